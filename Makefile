@@ -1,0 +1,54 @@
+# Every target sets up what it needs: .venv with medexp and the extras that the target uses.
+# PYTHON=python3.12 chooses the interpreter, VENV=/some/where the environment's place.
+
+VENV ?= .venv
+PYTHON ?= $(shell scripts/find_python.sh)
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all lint types check clean
+
+help:
+	@echo "make demo      install, train native3 on phantoms, print the table (about 4 minutes)"
+	@echo "make test      install, run the tests"
+	@echo "make test-all  the slow tests too"
+	@echo "make lint      ruff: rules and format"
+	@echo "make types     mypy"
+	@echo "make check     test, lint, types: what CI runs"
+	@echo "make clean     remove $(VENV)"
+
+demo: $(VENV)/.installed
+	$(BIN)/medexp train dataset=pcam model=native3 source=phantom
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-lint
+	$(BIN)/mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	scripts/make_venv.sh $(PYTHON) $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --progress-bar off -q -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --progress-bar off -q -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-lint: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --progress-bar off -q -e ".[lint,test]"
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
