@@ -1,0 +1,131 @@
+"""Tables as text: the terminal, Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from medexp.report.load import Run
+from medexp.report.tables import Row, Table, paper_row, run_labels, scores, tables
+
+CSV_COLUMNS = (
+    "run", "model", "dataset", "metric", "reported", "ours", "difference", "ci_low", "ci_high",
+    "marks", "state",
+)  # fmt: skip
+_STYLES = {"reported": "bold", "ours": "", "detail": "dim"}
+
+
+def show(arranged: Iterable[Table], console: Console | None = None) -> None:
+    """Print tables; at 80 columns intervals break over two lines, numbers never."""
+    console = console or Console()
+    for table in arranged:
+        console.print()
+        console.print(Text(table.title, style="bold"))
+        console.print(_grid(table, console.width))
+        for note in table.footnotes:
+            console.print(Text(note, style="dim"))
+
+
+def markdown(table: Table) -> str:
+    """One table as GitHub-flavoured Markdown, its title a heading, its footnotes a list."""
+    lines = [
+        f"## {_escaped(table.title)}",
+        "",
+        _markdown_row(table.header),
+        "| --- |" + " ---: |" * (len(table.header) - 1),
+        *(_markdown_row(row.cells, bold=row.kind == "reported") for row in table.rows),
+        "",
+        *(f"- {_escaped(note)}" for note in table.footnotes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(runs: Sequence[Run]) -> str:
+    """All scalar test metrics, a line for each run and metric (long form, `CSV_COLUMNS`).
+
+    Numbers are exact (`repr`), the reported ones as the paper prints them; what is missing or
+    undefined is empty. `run` is the run's folder, `model` its label in the table, `metric` a key of
+    `metrics.score`, `marks` are joined by `;`. A run without metrics is one line without a metric.
+    """
+    labels = run_labels(runs)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for run in runs:
+        match = paper_row(run)
+        reported = (
+            {c.metric: match[1].reported.get(c.name) for c in match[0].columns} if match else {}
+        )
+        scored = scores(run)
+        intervals = scored.get("ci95") or {}
+        metrics = [k for k, v in scored.items() if isinstance(v, float) or k in intervals]
+        for metric in metrics or [""]:
+            ours, printed = scored.get(metric), reported.get(metric)
+            writer.writerow(
+                (
+                    run.path,
+                    labels[run.path],
+                    run.dataset,
+                    metric,
+                    printed,
+                    ours,
+                    None if ours is None or printed is None else ours - float(printed),
+                    *(intervals.get(metric) or (None, None)),
+                    ";".join(run.marks),
+                    run.state,
+                )
+            )
+    return text.getvalue()
+
+
+def write_tables(runs: Sequence[Run], folder: str | Path) -> tuple[Path, Path]:
+    """Write table.md (all tables) and table.csv into `folder`, made if need be; their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages, data = folder / "table.md", folder / "table.csv"
+    pages.write_text("\n".join(markdown(table) for table in tables(runs)), encoding="utf-8")
+    data.write_text(csv_text(runs), encoding="utf-8")
+    return pages, data
+
+
+def _grid(table: Table, width: int) -> Grid:
+    columns = list(zip(table.header, *(row.cells for row in table.rows), strict=True))
+    # Rich shrinks the widest column first; it is to break intervals at their space before labels.
+    natural = sum(max(map(len, column)) + 2 for column in columns)
+    grid = Grid(
+        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True
+    )
+    for number, column in enumerate(columns):
+        word = max(len(part) for cell in column for part in cell.split())
+        if number == 0:
+            grid.add_column(column[0], overflow="fold")
+        else:
+            grid.add_column(
+                column[0],
+                justify="right",
+                min_width=word,
+                max_width=word if natural > width else None,
+            )
+    for row, following in zip(table.rows, [*table.rows[1:], None], strict=True):
+        # Text, not str: Rich would read [brackets] in an override as markup.
+        cells = [Text(cell, style=_STYLES[row.kind]) for cell in (_indented(row), *row.cells[1:])]
+        grid.add_row(*cells, end_section=following is not None and following.kind == "reported")
+    return grid
+
+
+def _indented(row: Row) -> str:
+    return ("  " if row.kind == "detail" else "") + row.cells[0]
+
+
+def _markdown_row(cells: Sequence[str], *, bold: bool = False) -> str:
+    marked = (f"**{_escaped(cell)}**" if bold else _escaped(cell) for cell in cells)
+    return f"| {' | '.join(marked)} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
