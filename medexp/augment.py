@@ -1,0 +1,57 @@
+"""Augmentation: per-sample, batched on the device, drawn ahead from the seed and the epoch.
+
+An augmentation has `draw(n, generator) -> (n, k) float32 in [0, 1)`, called once an epoch on the
+CPU, and `__call__(images, draws)` on a batch of the stored images (B, H, W, C) with its rows of
+draws. A sample's draws depend on nothing but seed, epoch and position, so a resumed run, another
+device or another data path sees the same images.
+"""
+
+import torch
+from torch import Generator, Tensor
+
+from medexp.errors import MedexpError
+
+
+class Identity:
+    """No augmentation."""
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return torch.empty(n, 0)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        return images
+
+
+class FlipsTurns:
+    """Flips at p = 0.5 each and turns by 0, 90, 180 or 270 degrees, each equally likely.
+
+    The PCam paper augments "by flipping and rotating" (Johny et al., section 4) without saying by
+    how much; right angles keep every pixel of a patch and its centre in the centre.
+    """
+
+    def __init__(self, *, horizontal: bool = True, vertical: bool = True, turns: bool = True):
+        self.horizontal, self.vertical, self.turns = horizontal, vertical, turns
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return torch.rand(n, 3, generator=generator)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """images: (B, H, W, C) of any dtype; draws: (B, 3). Returns a tensor of the same shape."""
+
+        def pick(changed: Tensor, column: Tensor) -> Tensor:
+            return torch.where(column[:, None, None, None], changed, images)
+
+        if self.horizontal:
+            images = pick(images.flip(2), draws[:, 0] < 0.5)
+        if self.vertical:
+            images = pick(images.flip(1), draws[:, 1] < 0.5)
+        if self.turns:
+            if images.shape[1] != images.shape[2]:
+                raise MedexpError(
+                    f"augment.turns=true: images are {images.shape[1]}x{images.shape[2]}, and a "
+                    "turn by 90 degrees needs square ones. Set augment.turns=false"
+                )
+            quarter = (draws[:, 2] * 4).int()
+            images = pick(images.transpose(1, 2).flip(1), (quarter & 1).bool())
+            images = pick(images.flip(1, 2), (quarter & 2).bool())
+        return images

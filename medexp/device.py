@@ -1,0 +1,66 @@
+"""What the machine has: the device, the precision it is fast in, the threads."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from medexp.config import one_of
+from medexp.errors import ConfigError
+
+DEVICES = ("auto", "cuda", "cpu", "mps")
+PRECISIONS = ("auto", "off", "bf16", "fp16")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; a device that is absent is refused."""
+    kind = name.split(":")[0]
+    one_of("trainer.device", kind, DEVICES)
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[kind]:
+        raise ConfigError(
+            f"trainer.device={name}: this machine has none that torch {torch.__version__} can "
+            "use. Set trainer.device=cpu, or install the driver or torch build for it"
+        )
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype, or None for float32 throughout.
+
+    `auto` is bf16 where the device computes in it, else fp16 (with loss scaling) on CUDA, else
+    float32: bf16 on a CPU without its instructions is emulated and slower than float32.
+    """
+    one_of("trainer.amp", name, PRECISIONS)
+    if name == "off":
+        return None
+    if name == "bf16":
+        return torch.bfloat16
+    if name == "fp16":
+        if device.type == "cpu":
+            raise ConfigError("trainer.amp=fp16: not for the CPU. Set trainer.amp=bf16 or off")
+        return torch.float16
+    if device.type == "cuda":
+        bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if bf16 else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else None
+
+
+def _cpu_has_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    return any(flag in cpuinfo.read_text() for flag in ("amx_bf16", "avx512_bf16"))
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a person would name it, for the provenance and the log."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

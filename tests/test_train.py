@@ -1,0 +1,207 @@
+"""The loop: exactness, interruption, what is drawn when."""
+
+import os
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medexp import augment, losses, schedules
+from medexp import train as training
+from medexp.config import ConfigError
+from medexp.data.base import Dataset, Split
+from medexp.errors import Interrupted, MedexpError
+
+CPU = torch.device("cpu")
+
+
+def data(n=70, classes=2, size=6):
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = np.arange(n) % classes
+        images = rng.integers(0, 120, (n, size, size, 3)).astype(np.uint8)
+        images[np.arange(n), labels, 2:4] += 100
+        return Split(images, labels.astype(np.int64), np.array([str(i) for i in range(n)]))
+
+    return Dataset("toy", tuple("abcde"[:classes]), split(n), split(n // 2), split(n // 2))
+
+
+def network(classes=2, size=6):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
+        nn.Linear(8 * size * size, 1 if classes == 2 else classes),
+    )  # fmt: skip
+
+
+def fit(folder, net=None, dataset=None, **changes):
+    settings = {
+        "optimizer": partial(torch.optim.Adam, lr=0.01),
+        "schedule": partial(schedules.constant),
+        "loss": losses.cross_entropy,
+        "augment": augment.Identity(),
+        "epochs": 3,
+        "batch_size": 16,
+        "eval_batch_size": 64,
+        "monitor": "val_auc",
+        "device": CPU,
+        "precision": None,
+        "channels_last": True,
+        "seed": 0,
+    }
+    net = net or network()
+    return net, training.fit(net, dataset or data(), folder, **settings | changes)
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.state_dict().values()])
+
+
+def test_the_loop_equals_a_plain_loop_written_out(tmp_path):
+    """No augmentation, no dropout, SGD: the same weights as ten lines of plain PyTorch."""
+    dataset, epochs = data(), 2
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
+    net.load_state_dict(bare.state_dict())
+    lr = 0.05
+    fit(
+        tmp_path, net, dataset, optimizer=partial(torch.optim.SGD, lr=lr), epochs=epochs,
+        monitor="val_loss", channels_last=False,
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(bare.parameters(), lr=lr)
+    for epoch in range(epochs):
+        order, _ = training.epoch_draws(70, augment.Identity(), seed=0, epoch=epoch)
+        for index in order.split(16):
+            x = torch.from_numpy(dataset.train.images)[index].permute(0, 3, 1, 2) / 255
+            y = torch.from_numpy(dataset.train.labels)[index].float()
+            optimizer.zero_grad()
+            nn.functional.binary_cross_entropy_with_logits(bare(x)[:, 0], y).backward()
+            optimizer.step()
+    torch.testing.assert_close(net[1].weight, bare[1].weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_it_learns_and_keeps_the_best_epoch(tmp_path, classes):
+    net, fitted = fit(tmp_path, network(classes), data(200, classes), epochs=6)
+    assert fitted.best_value > 0.95 and fitted.epochs == 6
+    best = torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)
+    assert best["epoch"] == fitted.best_epoch
+    assert torch.equal(weights(net), torch.cat([p.flatten() for p in best["model"].values()]))
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    values = [float(row.split(",")[6]) for row in rows[1:]]
+    assert values.index(max(values)) + 1 == fitted.best_epoch
+
+
+def stop_after(calls):
+    """An augmentation that sends this process SIGINT at its n-th batch."""
+
+    class Stopping(augment.FlipsTurns):
+        seen = 0
+
+        def __call__(self, images, draws):
+            self.seen += 1
+            if self.seen == calls:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(images, draws)
+
+    return Stopping()
+
+
+@pytest.mark.parametrize("calls", [1, 3, 5, 7, 15])
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls):
+    flips = augment.FlipsTurns()
+    whole, _ = fit(tmp_path / "whole", augment=flips)
+    with pytest.raises(Interrupted, match="the state is saved") as stop:
+        fit(tmp_path / "cut", augment=stop_after(calls))
+    assert "medexp train resume=" in str(stop.value)
+    torch.manual_seed(123)
+    again, fitted = fit(tmp_path / "cut", network(), augment=flips, resume=True)
+    assert torch.equal(weights(again), weights(whole))
+    history = [
+        (tmp_path / run / "history.csv").read_text().splitlines() for run in ("cut", "whole")
+    ]
+    assert [row.split(",")[:9] for row in history[0]] == [row.split(",")[:9] for row in history[1]]
+    assert fitted.epochs == 3
+
+
+def test_signal_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    fit(tmp_path, epochs=1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_named(tmp_path):
+    def bad(logits, labels):
+        bad.calls += 1
+        value = losses.cross_entropy(logits, labels)
+        return value * float("inf") if bad.calls == 9 else value
+
+    bad.calls = 0
+    with pytest.raises(
+        MedexpError, match=r"The loss is inf at epoch 2, step 3 of 5.*optimizer\.lr"
+    ):
+        fit(tmp_path, loss=bad)
+    state = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
+    assert state["epoch"] == 1 and torch.isfinite(state["model"]["0.weight"]).all()
+
+
+def test_draws_depend_on_seed_and_epoch_alone():
+    flips = augment.FlipsTurns()
+    order, draws = training.epoch_draws(50, flips, seed=1, epoch=2)
+    torch.rand(5)
+    again = training.epoch_draws(50, flips, seed=1, epoch=2)
+    assert torch.equal(order, again[0]) and torch.equal(draws, again[1])
+    assert sorted(order.tolist()) == list(range(50))
+    assert not torch.equal(order, training.epoch_draws(50, flips, seed=2, epoch=1)[0])
+
+
+def test_a_last_batch_of_one_joins_the_one_before():
+    assert training.batch_starts(33, 16) == [0, 16]
+    assert training.batch_starts(34, 16) == [0, 16, 32]
+    assert training.batch_starts(3, 1) == [0, 1, 2]
+    assert training.batch_starts(1, 16) == [0]
+
+
+def test_schedule_is_asked_before_every_step_with_epoch_and_iteration(tmp_path):
+    asked = []
+
+    def schedule(lr, *, epoch, iteration):
+        asked.append((lr, epoch, iteration))
+        return lr / (1 + iteration)
+
+    fit(tmp_path, epochs=2, schedule=schedule)
+    assert asked == [(0.01, step // 5, step) for step in range(10)]
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert [float(line.split(",")[1]) for line in lines[1:]] == [0.01 / 5, 0.01 / 10]
+
+
+def test_monitor_must_exist_and_be_defined(tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer\.monitor=val_acc: no such choice"):
+        fit(tmp_path, monitor="val_acc")
+    one = data()
+    zeros = np.zeros_like(one.val.labels)
+    one = Dataset(
+        "toy", one.classes, one.train, Split(one.val.images, zeros, one.val.ids), one.test
+    )
+    with pytest.raises(MedexpError, match="undefined on this validation split"):
+        fit(tmp_path, dataset=one)
+
+
+def test_bf16_trains_to_the_same_place(tmp_path):
+    _, full = fit(tmp_path / "full", epochs=6, dataset=data(200))
+    _, half = fit(tmp_path / "half", epochs=6, dataset=data(200), precision=torch.bfloat16)
+    assert abs(full.best_value - half.best_value) < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
+def test_cuda_trains_to_the_same_place(tmp_path, precision):
+    _, cpu = fit(tmp_path / "cpu", epochs=6, dataset=data(200))
+    device = torch.device("cuda")
+    _, gpu = fit(tmp_path / "gpu", epochs=6, dataset=data(200), device=device, precision=precision)
+    assert abs(cpu.best_value - gpu.best_value) < 0.05
