@@ -1,0 +1,5 @@
+"""`python -m medexp`."""
+
+from medexp.cli import main
+
+main()

@@ -1,0 +1,436 @@
+"""The command line: dispatch, help, completion, exit codes.
+
+`medexp train` and `medexp eval` are Hydra applications behind one dispatcher; the other commands
+are plain. Torch and the libraries behind it are imported where a command needs them, so that help
+and tab completion answer at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from medexp import __version__, compose
+from medexp.config import nearest
+from medexp.errors import ConfigError, MedexpError
+from medexp.runs import refuse_overwrite, write_status, write_text
+
+Work = Callable[[dict[str, Any], Path], float | None]
+
+HELP = """\
+medexp: config-driven experiments in medical-image classification
+
+  medexp train   train a network, evaluate its best epoch, write a run directory
+  medexp eval    evaluate a finished run again, on other data or another split
+  medexp models  the networks: paper, input, parameters, do the counts agree?
+  medexp datasets   the data sets: source, licence, size, found here?
+  medexp data check   counts, fingerprint, duplicates, slides across splits
+  medexp report  the table of run or sweep directories
+
+  medexp COMMAND --help   options and examples of a command
+  medexp --version
+  eval "$(medexp -sc install=bash)"   tab completion in this shell
+
+Try it without any data:   medexp train source=phantom trainer.epochs=5
+"""
+
+TRAIN_HELP = """\
+usage: medexp train [-m] [GROUP=OPTION] [KEY=VALUE] [--config-dir DIR]
+
+Compose the groups below, train, evaluate the best epoch on the test split and
+write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
+
+  medexp train dataset=pcam model=native3         data: ./data or $MEDEXP_DATA
+  medexp train source=phantom trainer.epochs=5    synthetic data, no download
+  medexp train model=native1 optimizer.lr=0.001 schedule=step schedule.every=50
+  medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep
+  medexp train resume=outputs/pcam-native3/TIME [trainer.epochs=40]
+  medexp train --config-dir mine model=mynet      your own groups and modules
+  medexp train model=native3 --cfg job            print the composed config
+
+  -m, --multirun     run every combination of the comma-separated values
+  --config-dir DIR   DIR/<group>/*.yaml join the groups; DIR/*.py can be named
+                     as _target_
+  --cfg job          print the config and stop
+"""
+
+EVAL_HELP = """\
+usage: medexp eval run=DIR [split=test] [GROUP=OPTION] [KEY=VALUE]
+
+Evaluate the best checkpoint of a run again with the settings of the run; any
+of them can be overridden. The same data give the same numbers to the last
+digit. Writes DIR/eval/<time>/.
+
+  medexp eval run=outputs/pcam-native3/TIME
+  medexp eval run=DIR split=val                   train | val | test
+  medexp eval run=DIR dataset=pcam_kaggle         other data
+  medexp eval run=DIR trainer.device=cpu
+"""
+
+COMMANDS = ("train", "eval", "models", "datasets", "data", "report")
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Dispatch one command line and turn what it raises into its exit code and message."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in arguments
+    try:
+        return dispatch(arguments)
+    except MedexpError as error:
+        return complain(error, 2 if isinstance(error, ConfigError) else 1, full)
+    except KeyboardInterrupt as error:
+        print(f"medexp: {error or 'stopped at once'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `medexp models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def complain(error: Exception, code: int, full: bool) -> int:
+    if full:
+        traceback.print_exception(error)
+    print(f"medexp: {error}", file=sys.stderr)
+    return code
+
+
+def dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        print(f"medexp {__version__}")
+        return 0
+    if command in ("-sc", "--shell-completion"):
+        return complete(rest)
+    if command not in COMMANDS:
+        raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
+    before = compose.override_of(rest, "run") or compose.override_of(rest, "resume")
+    folder = compose.option_after(rest, "--config-dir")
+    if before and not folder and (folder := compose.config_dir_of_run(before)):
+        rest = [*rest, "--config-dir", folder]
+    if folder:
+        compose.add_config_dir(folder)
+    if command in ("train", "eval"):
+        if "-h" in rest or "--help" in rest:
+            print(TRAIN_HELP if command == "train" else EVAL_HELP)
+            print(groups_help(rest), end="")
+            return 0
+        return train(rest) if command == "train" else evaluate(rest)
+    if command == "data":
+        return data(rest)
+    return {"models": models, "datasets": datasets, "report": report}[command](rest)
+
+
+def groups_help(arguments: list[str]) -> str:
+    """The groups and their options, wrapped to 80 columns."""
+    lines = ["Groups and their options:"]
+    for group in compose.groups():
+        names = ", ".join(compose.options(group, arguments))
+        lines += textwrap.wrap(
+            names, 78, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13
+        )
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- train and eval
+
+
+def train(arguments: list[str]) -> int:
+    """`medexp train`: one run or, with -m, a sweep that ends in one table."""
+    primary = "train"
+    if folder := compose.override_of(arguments, "resume"):
+        settings = {"run": {"dir": folder}, "output_subdir": None}
+        primary = compose.primary_of_run("resume", folder, arguments, settings)
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        if target := compose.override_of(arguments, key):
+            refuse_overwrite(Path(target))
+    return run_jobs(primary, arguments, train_work)
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`medexp eval`: score a finished run again, into a folder of its own inside the run."""
+    folder = compose.override_of(arguments, "run")
+    if folder is None:
+        raise ConfigError("run: missing. Give the run directory: medexp eval run=outputs/...")
+    settings = {"run": {"dir": f"{folder}/eval/${{now:%Y-%m-%d_%H-%M-%S-%f}}"}}
+    primary = compose.primary_of_run("run", folder, arguments, settings)
+    return run_jobs(primary, arguments, eval_work)
+
+
+def run_jobs(primary: str, arguments: list[str], work: Work) -> int:
+    """Run the job, or all jobs of a sweep: one that fails must not lose the others."""
+    folders: list[Path] = []
+    failures: list[Exception] = []
+
+    def task(config: Any) -> float | None:
+        folders.append(compose.output_dir())
+        try:
+            return job(config, folders[-1], work)
+        except Exception as error:
+            failures.append(error)
+            return None
+
+    sweep = compose.hydra_main(primary, task, arguments)
+    if sweep is not None:
+        return finish_sweep(sweep)
+    if failures:
+        raise told(failures[0])
+    show(folders)  # empty after --cfg job and its like
+    return 0
+
+
+def told(error: Exception) -> MedexpError:
+    """What the user reads; a defect becomes a failed run that says where its traceback is."""
+    if isinstance(error, MedexpError):
+        return error
+    message = MedexpError(
+        f"{type(error).__name__}: {error}\nThis is a defect, of medexp or of a module that a "
+        "_target_ names. Its traceback is in run.log; debug=true prints it"
+    )
+    message.__cause__ = error
+    return message
+
+
+def train_work(settings: dict[str, Any], folder: Path) -> float:
+    from medexp import experiment
+
+    resume = settings.pop("resume") is not None
+    return experiment.train(settings, folder, resume=resume)
+
+
+def eval_work(settings: dict[str, Any], folder: Path) -> None:
+    from medexp import experiment
+
+    experiment.evaluate(settings, folder)
+
+
+def job(config: Any, folder: Path, work: Work) -> float | None:
+    """Write config.yaml, work, write tables and plots; status.json says how it stands."""
+    from medexp.report import load, plots, render
+
+    write_status(folder, "running")
+    try:
+        settings = compose.resolved(config)
+        write_text(folder / "config.yaml", compose.to_yaml(settings | {"resume": None}))
+        result = work(settings, folder)
+    except BaseException as error:
+        reason = str(told(error) if isinstance(error, Exception) else error) or "stopped at once"
+        write_status(folder, "failed", reason)
+        if not isinstance(error, (MedexpError, KeyboardInterrupt)):
+            logging.getLogger("medexp.file").exception("The run failed")
+        raise
+    write_status(folder, "done")
+    render.write_tables(load.find_runs([folder]), folder)
+    plots.write_plots(folder)
+    return result
+
+
+def finish_sweep(folder: Path) -> int:
+    """One table over all jobs, in the sweep's folder and on the terminal; 1 if any failed."""
+    from medexp.report import load, render
+
+    runs = load.find_runs([folder])
+    render.write_tables(runs, folder)
+    show([folder])
+    failed = [run for run in runs if run.state != "done"]
+    if failed:
+        print(f"medexp: {len(failed)} of {len(runs)} jobs failed; see the table", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def show(folders: Sequence[Path]) -> None:
+    """Print the table of run or sweep directories, and where they are."""
+    from medexp.report import load, render, tables
+
+    if not folders:
+        return
+    render.show(tables.tables(load.find_runs(folders)))
+    for folder in folders:
+        print(folder)
+
+
+# ---------------------------------------------------------------- listings
+
+
+def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog=f"medexp {command}",
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config-dir", metavar="DIR", help="groups and modules of your own")
+    return made
+
+
+def models(arguments: list[str]) -> int:
+    p = parser(
+        "models",
+        "The networks: paper, input, parameters, and whether the paper's count agrees.",
+        "  medexp models\n  medexp models --json",
+    )
+    p.add_argument("--json", action="store_true", help="machine-readable")
+    options = p.parse_intermixed_args(arguments)
+
+    from medexp.listing import model_rows
+
+    rows = model_rows(arguments)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = rich_table("model", "where", "input", "trainable>", "reported>", "verdict")
+    for row in rows:
+        reported = "" if row["reported"] is None else f"{row['reported']:,}"
+        size = "x".join(map(str, row["input"]))
+        table.add_row(
+            row["model"], row["where"], size, f"{row['trainable']:,}", reported, row["verdict"]
+        )
+    print_rich(table)
+    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
+        names = ", ".join(row["model"] for row in rows if row["note"] == note)
+        print_rich(f"{names}: {note}")
+    return 0
+
+
+def datasets(arguments: list[str]) -> int:
+    p = parser(
+        "datasets",
+        "The data sets: source, licence, size, and whether they are here.",
+        "  medexp datasets\n  MEDEXP_DATA=/data medexp datasets --json",
+    )
+    p.add_argument("--json", action="store_true", help="machine-readable")
+    options = p.parse_intermixed_args(arguments)
+
+    from medexp.listing import dataset_rows
+
+    rows = dataset_rows(arguments)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = rich_table("dataset", "title", "licence", "size", "looked for in", "found")
+    for row in rows:
+        found = {True: "yes", False: "no", None: ""}[row["found"]]
+        table.add_row(row["dataset"], row["title"], row["licence"], row["size"], row["root"], found)
+    print_rich(table)
+    for row in rows:
+        if row["url"]:
+            print_rich(f"{row['dataset']}: {row['url']}")
+    return 0
+
+
+def data(arguments: list[str]) -> int:
+    p = parser(
+        "data",
+        "Check a data set as a run would read it: counts per split and class, digests,\n"
+        "byte-identical images and patients or slides across splits.\n"
+        "Exit code 1 where something would falsify a result.",
+        "  medexp data check dataset=pcam\n"
+        "  medexp data check dataset=pcam dataset.split=random\n"
+        "  medexp data check source=phantom --json",
+    )
+    p.add_argument("action", choices=["check"])
+    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    p.add_argument("--json", action="store_true", help="machine-readable")
+    options = p.parse_intermixed_args(arguments)
+    settings = compose.compose(options.overrides, arguments)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from medexp.data.check import check
+    from medexp.experiment import load_data
+
+    loaded = load_data(settings)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("checking", total=sum(map(len, loaded.splits().values())))
+        found = check(loaded, step=lambda images: progress.advance(bar, images))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_check(found)
+    return 1 if found["faults"] else 0
+
+
+def print_check(found: dict[str, Any]) -> None:
+    shape = "x".join(map(str, found["image_shape"]))
+    table = rich_table("split", "images>", "per class", "groups>", "copies>", "blake2b")
+    table.title = f"{found['dataset']}: {shape} {found['dtype']}"
+    for name, split in found["splits"].items():
+        classes = ", ".join(f"{key} {count:,}" for key, count in split["per_class"].items())
+        groups = "" if split["groups"] is None else f"{split['groups']:,}"
+        copies = str(found["duplicates_within"][name])
+        table.add_row(name, f"{split['images']:,}", classes, groups, copies, split["blake2b"][:12])
+    print_rich(table)
+    for note in [*found["partial"], *found["notes"]]:
+        print_rich(f"note: {note}")
+    if found["shared_groups"] is None:
+        print_rich("note: no patient or slide is known, so none could be followed across splits")
+    for fault in found["faults"]:
+        print_rich(f"FAULT: {fault}")
+    if not found["faults"]:
+        print_rich("Nothing found that would falsify a result.")
+
+
+def report(arguments: list[str]) -> int:
+    p = parser(
+        "report",
+        "The table of run or sweep directories, beside the paper's where there is one.",
+        "  medexp report outputs/pcam-native3/*\n  medexp report outputs/sweeps/TIME",
+    )
+    p.add_argument("folders", nargs="+", metavar="DIR", type=Path)
+    show(p.parse_intermixed_args(arguments).folders)
+    return 0
+
+
+def rich_table(*columns: str) -> Any:
+    """A table whose columns named with a final `>` are set flush right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column[-1] == ">" else "left")
+    return table
+
+
+def print_rich(content: Any) -> None:
+    from rich.console import Console
+
+    Console().print(content, markup=False, highlight=False)
+
+
+# ---------------------------------------------------------------- completion
+
+
+def complete(arguments: list[str]) -> int:
+    """Tab completion: the commands here, everything behind train and eval by Hydra.
+
+    Hydra's script for the shell asks the console script with the whole line in COMP_LINE; Hydra
+    knows no subcommands, so ours is cut out of the line before it is asked.
+    """
+    words = os.environ.get("COMP_LINE", "").split()
+    if any(argument.startswith("query=") for argument in arguments):
+        ended = os.environ["COMP_LINE"].endswith(" ")
+        if len(words) < 2 or (len(words) == 2 and not ended):
+            print(" ".join(COMMANDS))
+            return 0
+        if words[1] == "data" and (len(words) < 3 or (len(words) == 3 and not ended)):
+            print("check")
+            return 0
+        if words[1] not in ("train", "eval", "data"):
+            return 0
+        kept = [word for word in words[2:] if word not in ("-m", "--multirun", "check")]
+        os.environ["COMP_LINE"] = " ".join(["medexp", *kept]) + (" " if ended or not kept else "")
+    compose.hydra_main("train", lambda config: None, ["-sc", *arguments])
+    return 0

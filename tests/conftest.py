@@ -1,0 +1,72 @@
+"""What several test modules share: the command line in process, and the real data beside it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import pytest
+import torch
+
+from medexp import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+MINE = ROOT / "tests" / "mine"
+REAL = ROOT.parent / "shared" / "data"
+# Two workers on two cores: more threads each only fight.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_data():
+    if not REAL.is_dir():
+        pytest.skip("the real images in ../shared/data are not here")
+    return REAL
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to run in, with a phantom cache and module path of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDEXP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("MEDEXP_DATA", raising=False)
+    monkeypatch.delenv("MEDEXP_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return tmp_path
+
+
+@pytest.fixture
+def medexp(workplace, capsys):
+    """Run a command line in process: medexp("train", ...) -> exit code; .out and .err its texts."""
+
+    def run(*arguments):
+        run.code = cli.run(list(map(str, arguments)))
+        captured = capsys.readouterr()
+        run.out, run.err = captured.out, captured.err
+        return run.code
+
+    return run
+
+
+@pytest.fixture
+def toy(medexp):
+    """`medexp train` of the out-of-tree data set and network; returns the run directory."""
+
+    def train(*overrides, code=0):
+        before = set(Path("outputs").glob("*/*"))
+        arguments = ("--config-dir", MINE, "dataset=toy", "model=toynet", "trainer.epochs=3")
+        got = medexp("train", *arguments, "trainer.resamples=20", *overrides)
+        assert got == code, medexp.err
+        new = sorted(set(Path("outputs").glob("*/*")) - before)
+        return new[-1] if new else None
+
+    return train
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
