@@ -1,0 +1,1 @@
+"""Synthetic stand-ins, each written in its public data set's own on-disk layout."""
