@@ -129,7 +129,12 @@ def explain(error: Exception) -> str:
         key = str(cause.full_key or cause.key)
         unknown = (refusals.ConfigKeyError, refusals.ConfigAttributeError)
         if isinstance(cause, unknown) and cause.parent_node is not None:
-            valid = [str(name) for name in cause.parent_node if name != "hydra"]
+            siblings: Any = cause.parent_node
+            valid = [str(name) for name in siblings if name != "hydra"]
+            for name in valid.copy():
+                inner = OmegaConf.select(siblings, name)
+                if OmegaConf.is_dict(inner) and str(cause.key) in inner:
+                    return f"{key}: no such key. Did you mean '{name}.{cause.key}'?"
             where = f" ({text[0].split(':')[0]})" if text[0].startswith("In '") else ""
             return f"{key}: no such key{where}. {nearest(str(cause.key), valid)}"
         if isinstance(cause, refusals.MissingMandatoryValue):

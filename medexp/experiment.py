@@ -1,6 +1,8 @@
 """One experiment from its plain settings: build, fit, evaluate, write the run directory."""
 
 import gc
+import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from medexp import checkpoint, metrics, runs
@@ -152,10 +155,14 @@ def phantom_root(name: str, node: Mapping[str, Any], source: Mapping[str, Any]) 
     if size < 16:
         raise ConfigError(f"source.size={size}: must be 16 or more")
     write = locate(node["phantom"], "dataset.phantom")
-    folder = cache_dir() / "phantom" / f"{node['phantom']}-{size}-{seed}"
-    if not folder.exists():
-        log.info("Writing %d phantoms to %s, once", size, folder)
-    return make_once(folder, lambda target: write(target, size=size, seed=seed))
+    # A changed generator must not find the images of the old one.
+    version = hashlib.blake2b(Path(inspect.getfile(write)).read_bytes(), digest_size=4).hexdigest()
+    folder = cache_dir() / "phantom" / f"{node['phantom']}-{size}-{seed}-{version}"
+    if folder.exists():
+        return folder
+    log.info("Writing %d phantoms to %s, once", size, folder)
+    with Console(stderr=True).status("writing phantoms"):
+        return make_once(folder, lambda target: write(target, size=size, seed=seed))
 
 
 def build_network(node: Mapping[str, Any], data: Dataset) -> nn.Module:

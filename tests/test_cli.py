@@ -78,6 +78,7 @@ def test_same_seed_same_run(toy):
         (["train", "model=nativ3"], "model=nativ3: no such option. Did you mean 'native3'?"),
         (["train", "modle=native3"], "modle: no such key. Did you mean 'model'?"),
         (["train", "trainer.epoch=3"], "trainer.epoch: no such key. Did you mean 'epochs'?"),
+        (["train", "device=cpu"], "device: no such key. Did you mean 'trainer.device'?"),
         (["train", "+sede=3"], "sede: no such key. Did you mean 'seed'?"),
         (["train", "trainer.epochs=many"], "trainer.epochs: Value 'many' of type 'str'"),
         (["train", "optimizer.lrr=1"], "optimizer.lrr: no such key. Did you mean 'lr'?"),
