@@ -36,22 +36,26 @@ class FlipsTurns:
         return torch.rand(n, 3, generator=generator)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """images: (B, H, W, C) of any dtype; draws: (B, 3). Returns a tensor of the same shape."""
+        """images: (B, H, W, C) of any dtype, draws: (B, 3); returns the shape it got.
+
+        Volumes (B, D, H, W, C) are flipped and turned in the plane of their slices.
+        """
 
         def pick(changed: Tensor, column: Tensor) -> Tensor:
-            return torch.where(column[:, None, None, None], changed, images)
+            return torch.where(column.view(-1, *[1] * (images.ndim - 1)), changed, images)
 
         if self.horizontal:
-            images = pick(images.flip(2), draws[:, 0] < 0.5)
+            images = pick(images.flip(-2), draws[:, 0] < 0.5)
         if self.vertical:
-            images = pick(images.flip(1), draws[:, 1] < 0.5)
+            images = pick(images.flip(-3), draws[:, 1] < 0.5)
         if self.turns:
-            if images.shape[1] != images.shape[2]:
+            height, width = images.shape[-3:-1]
+            if height != width:
                 raise MedexpError(
-                    f"augment.turns=true: images are {images.shape[1]}x{images.shape[2]}, and a "
-                    "turn by 90 degrees needs square ones. Set augment.turns=false"
+                    f"augment.turns=true: images are {height}x{width}, and a turn by 90 degrees "
+                    "needs square ones. Set augment.turns=false"
                 )
             quarter = (draws[:, 2] * 4).int()
-            images = pick(images.transpose(1, 2).flip(1), (quarter & 1).bool())
-            images = pick(images.flip(1, 2), (quarter & 2).bool())
+            images = pick(images.transpose(-3, -2).flip(-3), (quarter & 1).bool())
+            images = pick(images.flip(-3, -2), (quarter & 2).bool())
         return images

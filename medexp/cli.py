@@ -5,18 +5,17 @@ are plain. Torch and the libraries behind it are imported where a command needs 
 and tab completion answer at once.
 """
 
-import argparse
-import json
 import logging
 import os
+import shlex
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medexp import __version__, compose
+from medexp import __version__, compose, listing
 from medexp.config import nearest
 from medexp.errors import ConfigError, MedexpError
 from medexp.runs import refuse_overwrite, write_status, write_text
@@ -83,6 +82,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Dispatch one command line and turn what it raises into its exit code and message."""
+    os.environ["MEDEXP_COMMAND"] = shlex.join(["medexp", *arguments])  # for the provenance
     full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in arguments
     try:
         return dispatch(arguments)
@@ -127,9 +127,13 @@ def dispatch(arguments: list[str]) -> int:
             print(groups_help(rest), end="")
             return 0
         return train(rest) if command == "train" else evaluate(rest)
-    if command == "data":
-        return data(rest)
-    return {"models": models, "datasets": datasets, "report": report}[command](rest)
+    commands = {
+        "models": listing.models,
+        "datasets": listing.datasets,
+        "data": listing.data,
+        "report": listing.report,
+    }
+    return commands[command](rest)
 
 
 def groups_help(arguments: list[str]) -> str:
@@ -186,7 +190,7 @@ def run_jobs(primary: str, arguments: list[str], work: Work) -> int:
         return finish_sweep(sweep)
     if failures:
         raise told(failures[0])
-    show(folders)  # empty after --cfg job and its like
+    listing.show(folders)  # empty after --cfg job and its like
     return 0
 
 
@@ -242,172 +246,11 @@ def finish_sweep(folder: Path) -> int:
 
     runs = load.find_runs([folder])
     render.write_tables(runs, folder)
-    show([folder])
+    listing.show([folder])
     failed = [run for run in runs if run.state != "done"]
     if failed:
         print(f"medexp: {len(failed)} of {len(runs)} jobs failed; see the table", file=sys.stderr)
     return 1 if failed else 0
-
-
-def show(folders: Sequence[Path]) -> None:
-    """Print the table of run or sweep directories, and where they are."""
-    from medexp.report import load, render, tables
-
-    if not folders:
-        return
-    render.show(tables.tables(load.find_runs(folders)))
-    for folder in folders:
-        print(folder)
-
-
-# ---------------------------------------------------------------- listings
-
-
-def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog=f"medexp {command}",
-        description=text,
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--config-dir", metavar="DIR", help="groups and modules of your own")
-    return made
-
-
-def models(arguments: list[str]) -> int:
-    p = parser(
-        "models",
-        "The networks: paper, input, parameters, and whether the paper's count agrees.",
-        "  medexp models\n  medexp models --json",
-    )
-    p.add_argument("--json", action="store_true", help="machine-readable")
-    options = p.parse_intermixed_args(arguments)
-
-    from medexp.listing import model_rows
-
-    rows = model_rows(arguments)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    table = rich_table("model", "where", "input", "trainable>", "reported>", "verdict")
-    for row in rows:
-        reported = "" if row["reported"] is None else f"{row['reported']:,}"
-        size = "x".join(map(str, row["input"]))
-        table.add_row(
-            row["model"], row["where"], size, f"{row['trainable']:,}", reported, row["verdict"]
-        )
-    print_rich(table)
-    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
-        names = ", ".join(row["model"] for row in rows if row["note"] == note)
-        print_rich(f"{names}: {note}")
-    return 0
-
-
-def datasets(arguments: list[str]) -> int:
-    p = parser(
-        "datasets",
-        "The data sets: source, licence, size, and whether they are here.",
-        "  medexp datasets\n  MEDEXP_DATA=/data medexp datasets --json",
-    )
-    p.add_argument("--json", action="store_true", help="machine-readable")
-    options = p.parse_intermixed_args(arguments)
-
-    from medexp.listing import dataset_rows
-
-    rows = dataset_rows(arguments)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    table = rich_table("dataset", "title", "licence", "size", "looked for in", "found")
-    for row in rows:
-        found = {True: "yes", False: "no", None: ""}[row["found"]]
-        table.add_row(row["dataset"], row["title"], row["licence"], row["size"], row["root"], found)
-    print_rich(table)
-    for row in rows:
-        if row["url"]:
-            print_rich(f"{row['dataset']}: {row['url']}")
-    return 0
-
-
-def data(arguments: list[str]) -> int:
-    p = parser(
-        "data",
-        "Check a data set as a run would read it: counts per split and class, digests,\n"
-        "byte-identical images and patients or slides across splits.\n"
-        "Exit code 1 where something would falsify a result.",
-        "  medexp data check dataset=pcam\n"
-        "  medexp data check dataset=pcam dataset.split=random\n"
-        "  medexp data check source=phantom --json",
-    )
-    p.add_argument("action", choices=["check"])
-    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    p.add_argument("--json", action="store_true", help="machine-readable")
-    options = p.parse_intermixed_args(arguments)
-    settings = compose.compose(options.overrides, arguments)
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from medexp.data.check import check
-    from medexp.experiment import load_data
-
-    loaded = load_data(settings)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("checking", total=sum(map(len, loaded.splits().values())))
-        found = check(loaded, step=lambda images: progress.advance(bar, images))
-    if options.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print_check(found)
-    return 1 if found["faults"] else 0
-
-
-def print_check(found: dict[str, Any]) -> None:
-    shape = "x".join(map(str, found["image_shape"]))
-    table = rich_table("split", "images>", "per class", "groups>", "copies>", "blake2b")
-    table.title = f"{found['dataset']}: {shape} {found['dtype']}"
-    for name, split in found["splits"].items():
-        classes = ", ".join(f"{key} {count:,}" for key, count in split["per_class"].items())
-        groups = "" if split["groups"] is None else f"{split['groups']:,}"
-        copies = str(found["duplicates_within"][name])
-        table.add_row(name, f"{split['images']:,}", classes, groups, copies, split["blake2b"][:12])
-    print_rich(table)
-    for note in [*found["partial"], *found["notes"]]:
-        print_rich(f"note: {note}")
-    if found["shared_groups"] is None:
-        print_rich("note: no patient or slide is known, so none could be followed across splits")
-    for fault in found["faults"]:
-        print_rich(f"FAULT: {fault}")
-    if not found["faults"]:
-        print_rich("Nothing found that would falsify a result.")
-
-
-def report(arguments: list[str]) -> int:
-    p = parser(
-        "report",
-        "The table of run or sweep directories, beside the paper's where there is one.",
-        "  medexp report outputs/pcam-native3/*\n  medexp report outputs/sweeps/TIME",
-    )
-    p.add_argument("folders", nargs="+", metavar="DIR", type=Path)
-    show(p.parse_intermixed_args(arguments).folders)
-    return 0
-
-
-def rich_table(*columns: str) -> Any:
-    """A table whose columns named with a final `>` are set flush right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    for column in columns:
-        table.add_column(column.rstrip(">"), justify="right" if column[-1] == ">" else "left")
-    return table
-
-
-def print_rich(content: Any) -> None:
-    from rich.console import Console
-
-    Console().print(content, markup=False, highlight=False)
 
 
 # ---------------------------------------------------------------- completion

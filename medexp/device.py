@@ -1,6 +1,7 @@
 """What the machine has: the device, the precision it is fast in, the threads."""
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -53,14 +54,18 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def _cpu_has_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    return any(flag in cpuinfo.read_text() for flag in ("amx_bf16", "avx512_bf16"))
+    return any(flag in _cpuinfo() for flag in ("amx_bf16", "avx512_bf16"))
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")  # Linux only: elsewhere auto means float32
+    return path.read_text() if path.exists() else ""
 
 
 def device_name(device: torch.device) -> str:
     """The device as a person would name it, for the provenance and the log."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    cpu = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    name = cpu.group(1) if cpu else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"

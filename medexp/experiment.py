@@ -45,7 +45,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
     sizes = " / ".join(f"{len(split):,}" for split in dataset.splits().values())
     log.info("%s on %s, %s", settings["names"]["model"], settings["names"]["dataset"], folder)
     log.info(
-        "%s images (train / val / test), %s trainable parameters, %s, %s",
+        "%s train / val / test images, %s parameters, %s, %s",
         sizes,
         f"{count['trainable']:,}",
         device,

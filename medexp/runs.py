@@ -5,10 +5,8 @@ import io
 import json
 import os
 import platform
-import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -97,7 +95,7 @@ def provenance(
         "device": device,
         "seed": seed,
         "data": dict(data),
-        "command": shlex.join(["medexp", *sys.argv[1:]]),
+        "command": os.environ.get("MEDEXP_COMMAND"),
         "working_directory": str(Path.cwd()),
         "config_dir": config_dir,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -43,6 +43,13 @@ def test_parts_can_be_switched_off():
         assert torch.equal(after, before.flip(1) if draw[0] < 0.5 else before)
 
 
+def test_volumes_turn_in_the_plane_of_their_slices():
+    volumes = torch.randint(0, 256, (16, 3, 4, 4, 1), dtype=torch.uint8)
+    draws = torch.rand(16, 3)
+    slices = [FlipsTurns()(volumes[:, depth], draws) for depth in range(3)]
+    assert torch.equal(FlipsTurns()(volumes, draws), torch.stack(slices, dim=1))
+
+
 def test_turns_of_oblong_images_are_refused():
     with pytest.raises(MedexpError, match=r"augment\.turns=true: images are 4x5.*turns=false"):
         FlipsTurns()(torch.zeros(2, 4, 5, 3), torch.rand(2, 3))

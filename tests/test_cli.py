@@ -36,6 +36,7 @@ def test_train_writes_the_run_directory_of_the_contract(toy, medexp):
     provenance = read(run / "provenance.json")
     assert provenance["seed"] == 0 and len(provenance["data"]["train"]["blake2b"]) == 32
     assert provenance["config_dir"] == str(MINE)
+    assert provenance["command"].startswith("medexp train --config-dir")
     assert str(run) in medexp.out and "epoch 3/3" in medexp.err
 
 

@@ -1,0 +1,82 @@
+"""From plain settings to a run: what is refused, and what is marked."""
+
+import numpy as np
+import pytest
+import torch
+
+from medexp import compose, experiment
+from medexp.data.base import Dataset, Split
+from medexp.errors import ConfigError
+from medexp.train import on_device
+
+
+def data(**facts):
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    split = Split(images, np.array([0, 1, 2, 0]), np.arange(4).astype(str))
+    return Dataset("toy", ("a", "b", "c"), split, split, split, **facts)
+
+
+def returns_a_list(root: str) -> list[int]:
+    return [1]
+
+
+def settings(**changes):
+    return {
+        "names": {"dataset": "toy"},
+        "dataset": {"_target_": f"{__name__}.returns_a_list", "root": "x"},
+        "source": {"kind": "disk", "size": 64, "seed": 0},
+        "paper": {"epochs": 100},
+    } | changes
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def test_marks_say_why_a_number_is_not_the_papers():
+    assert experiment.marks(settings(), data(), 100) == {}
+    assert experiment.marks(settings(paper=None), data(), 1) == {}
+    assert experiment.marks(settings(), data(partial=("5 of 9 patches",)), 10) == {
+        "PARTIAL": "10 of 100 epochs; 5 of 9 patches"
+    }
+    phantom = {"kind": "phantom", "size": 64, "seed": 3}
+    found = experiment.marks(settings(source=phantom), data(partial=("5 of 9",)), 100)
+    assert found == {"PHANTOM": "synthetic images (size 64, seed 3)"}
+
+
+def test_what_a_target_returns_is_checked():
+    with pytest.raises(ConfigError, match="returned list. It must return a medexp.data.Dataset"):
+        experiment.load_data(settings())
+    node = {"_target_": "medexp.losses.cross_entropy", "_partial_": True}
+    with pytest.raises(ConfigError, match=r"model\._target_=.*returned partial"):
+        experiment.build_network(node, data())
+
+
+def test_a_network_gets_channels_classes_and_size_of_the_data():
+    for name in compose.options("model"):
+        if name.startswith("native"):
+            node = compose.compose([f"model={name}"])["model"]
+            network = experiment.build_network(node, data())
+            assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_parameters_are_counted_as_keras_does():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    assert experiment.parameter_counts(network) == {"trainable": 112 + 8, "total": 112 + 16}
+    network[0].requires_grad_(False)
+    assert experiment.parameter_counts(network) == {"trainable": 8, "total": 112 + 16}
+
+
+def test_phantoms_are_refused_where_there_are_none():
+    with pytest.raises(ConfigError, match="dataset=toy has no phantoms"):
+        experiment.load_data(settings(source={"kind": "phantom", "size": 64, "seed": 0}))
+
+
+def test_the_cpu_trains_on_the_very_array_that_was_read():
+    split = data().train
+    images, labels = on_device(split, torch.device("cpu"))
+    assert images.data_ptr() == split.images.ctypes.data
+    assert labels.data_ptr() == split.labels.ctypes.data
