@@ -18,7 +18,7 @@ from typing import Any
 from medexp.errors import ConfigError
 
 # Keys of a group's node that are facts about it and no arguments of its target.
-FACTS = {"dataset": ("phantom",), "model": ("about",)}
+FACTS = {"dataset": ("phantom",), "model": ("about", "stages", "weights")}
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -37,6 +37,15 @@ class Source:
     kind: str = "disk"
     size: int = 4096
     seed: int = 0
+
+
+@dataclass
+class Stage:
+    """How one stage of a network trains (model.stages); medexp/stages.py."""
+
+    lr: float | None = None  # null: the optimizer's
+    l2: float = 0.0
+    frozen: bool = False
 
 
 @dataclass
@@ -96,13 +105,21 @@ def one_of(key: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_schema(settings: Mapping[str, Any], schema: type, prefix: str = "") -> None:
-    """Refuse a key that the schema does not have: `+key=value` gets past Hydra's own check."""
+    """Refuse a key that the schema does not have, or a value of another type.
+
+    Hydra checks what it composes; `+key=value` and plain nodes get past it.
+    """
     fields = typing.get_type_hints(schema)
     for name, value in settings.items():
         if name not in fields:
             raise ConfigError(f"{prefix}{name}: no such key. {nearest(name, fields)}")
         if is_dataclass(fields[name]):
             check_schema(value, fields[name], f"{prefix}{name}.")
+        elif not _fits(value, fields[name]):
+            raise ConfigError(
+                f"{prefix}{name}={value!r}: must be {_spell(fields[name])}, "
+                f"not {type(value).__name__}"
+            )
 
 
 def locate(path: str, key: str) -> Callable[..., Any]:

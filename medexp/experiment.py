@@ -21,6 +21,7 @@ from medexp.data.base import Dataset, Split
 from medexp.data.cache import cache_dir, make_once
 from medexp.errors import ConfigError, MedexpError
 from medexp.evaluate import predict, probabilities
+from medexp.stages import freeze, read_stages
 from medexp.train import fit, set_seeds
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
     dataset = load_data(settings)
     set_seeds(settings["seed"])
     network = build_network(settings["model"], dataset)
+    stages = read_stages(network, settings["model"].get("stages") or {})
     count = parameter_counts(network)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
     sizes = " / ".join(f"{len(split):,}" for split in dataset.splits().values())
@@ -69,6 +71,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
         precision=precision,
         channels_last=trainer["channels_last"],
         seed=settings["seed"],
+        stages=stages,
         resume=resume,
     )
     facts = {
@@ -180,6 +183,7 @@ def build_network(node: Mapping[str, Any], data: Dataset) -> nn.Module:
             f"model._target_={node['_target_']}: returned {type(network).__name__}, not a "
             "torch.nn.Module"
         )
+    freeze(network, read_stages(network, node.get("stages") or {}))
     return network
 
 

@@ -5,7 +5,7 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medexp import checkpoint, metrics, progress
-from medexp.config import one_of
+from medexp.config import Stage, one_of
 from medexp.data.base import Dataset, Split
 from medexp.errors import Interrupted, MedexpError
 from medexp.evaluate import predict, probabilities, to_input
 from medexp.losses import class_logits
 from medexp.runs import write_csv
+from medexp.stages import freeze, parameter_groups, penalty, train_mode
 
 log = logging.getLogger(__name__)
 log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has the bar or the line
@@ -61,6 +62,7 @@ def fit(
     precision: torch.dtype | None,
     channels_last: bool,
     seed: int,
+    stages: Mapping[str, Stage] | None = None,
     resume: bool = False,
 ) -> Fitted:
     """Train, keep the best epoch by `monitor`, and leave its weights in the network.
@@ -68,6 +70,8 @@ def fit(
     optimizer: called with the parameters; schedule: called with the initial rate, epoch and
     iteration (both from 0) before every step; loss: (logits, labels) -> mean over the batch.
     precision: the autocast dtype, None for float32. Parameters stay float32.
+    stages: learning rate, L2 and freezing by stage. The reported loss is `loss` alone; L2 and
+    auxiliary heads are part of what is minimised only.
 
     All that chance decides in an epoch follows from (seed, epoch), and all else that a resumed run
     needs is in checkpoints/last.pt, so resumed equals uninterrupted, to the bit on a CPU.
@@ -80,8 +84,11 @@ def fit(
     network.to(device)
     if channels_last:
         network.to(memory_format=torch.channels_last)
-    optim = optimizer(network.parameters())
+    stages = stages or {}
+    freeze(network, stages)
+    optim = optimizer(parameter_groups(network, stages))
     initial_rate = [group["lr"] for group in optim.param_groups]
+    aux_weight = getattr(network, "aux_weight", 0.0)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
 
@@ -137,7 +144,7 @@ def fit(
             else:
                 losses.zero_()
                 hits.zero_()
-            network.train()
+            train_mode(network, stages)
 
             for step in range(step_from, steps):
                 start, end = starts[step], starts[step + 1] if step + 1 < steps else n
@@ -148,10 +155,16 @@ def fit(
                 target = labels[index].to(device, non_blocking=True)
                 x = to_input(augment(batch, draws[start:end]), channels_last)
                 with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-                    logits = network(x)
-                value = loss(logits, target)
+                    output = network(x)
+                # A network with an auxiliary head (Inception) returns its logits too in training.
+                logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+                value = objective = loss(logits, target)
+                for extra in auxiliary:
+                    objective = objective + aux_weight * loss(extra, target)
+                if (l2 := penalty(network, stages)) is not None:
+                    objective = objective + l2
                 optim.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(value))
+                torch.autograd.backward(scaler.scale(objective))
                 scaler.step(optim)
                 scaler.update()
                 # Sums stay on the device: reading one here would make every step wait for it.

@@ -15,7 +15,7 @@ LAYERS = [
     {"train"},
     {"evaluate", "report", "progress", "compose"},
     {"checkpoint", "runs", "device"},
-    {"data", "models", "metrics", "losses", "augment", "schedules", "optimizers"},
+    {"data", "models", "metrics", "losses", "augment", "schedules", "optimizers", "stages"},
     {"config"},
     {"errors"},
 ]

@@ -51,7 +51,7 @@ def test_what_a_target_returns_is_checked():
     with pytest.raises(ConfigError, match="returned list. It must return a medexp.data.Dataset"):
         experiment.load_data(settings())
     node = {"_target_": "medexp.losses.cross_entropy", "_partial_": True}
-    with pytest.raises(ConfigError, match=r"model\._target_=.*returned partial"):
+    with pytest.raises(ConfigError, match=r"model\._target_=.*returned .*, not a torch"):
         experiment.build_network(node, data())
 
 

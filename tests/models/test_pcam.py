@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from medexp.config import FACTS
 from medexp.errors import ConfigError
 from medexp.models.pcam import NativeCNN
 
@@ -41,7 +42,8 @@ def build(name, num_classes=2, in_channels=3, image_size=(96, 96), **changes):
     """The network of a YAML file, its facts left out as the runner does."""
     node = settings(name)
     assert node.pop("_target_") == "medexp.models.pcam.NativeCNN"
-    del node["about"]
+    for fact in FACTS["model"]:
+        node.pop(fact, None)
     return NativeCNN(
         num_classes=num_classes, in_channels=in_channels, image_size=image_size, **node | changes
     )
