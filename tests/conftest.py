@@ -12,6 +12,15 @@ import torch
 
 from medexp import cli
 
+# Keras brings absl, whose log handler closes the stream it writes to, here pytest's, when Hydra
+# sets up logging for a job.
+try:
+    from absl.logging import get_absl_handler
+except ImportError:
+    pass
+else:
+    get_absl_handler().python_handler.close = lambda: None
+
 ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "tests" / "mine"
 REAL = ROOT.parent / "shared" / "data"
