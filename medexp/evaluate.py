@@ -14,7 +14,7 @@ def to_input(images: Tensor, channels_last: bool = True) -> Tensor:
 
     uint8 becomes [0, 1] by division by 255. The permuted view is channels_last already.
     """
-    x = images.float() / 255 if images.dtype == torch.uint8 else images
+    x = images.float().div_(255) if images.dtype == torch.uint8 else images
     x = x.movedim(-1, 1)
     return x if channels_last else x.contiguous()
 

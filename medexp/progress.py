@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a bar on a terminal, a plain line an epoch elsewhere."""
 
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ class Training:
         self.images_per_epoch = images_per_epoch
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
+        self.pending, self.shown = 0, 0.0  # images not yet on the bar; when it was last drawn
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -53,14 +55,24 @@ class Training:
             self.bar.stop()
 
     def step(self, images: int) -> None:
+        self.pending += images
+        now = time.monotonic()
+        # Ten times a second is what an eye can follow, and the bar costs more than a small step.
+        if self.bar and now - self.shown >= 0.1:
+            self.flush()
+            self.shown = now
+
+    def flush(self) -> None:
         if self.bar:
-            self.bar.advance(self.task, images)
+            self.bar.advance(self.task, self.pending)
             speed = self.bar.tasks[0].speed
             self.bar.update(self.task, rate=f"{speed:,.0f} img/s" if speed else "")
+        self.pending = 0
 
     def epoch(self, row: Mapping[str, Any], monitor: str) -> None:
         """`row` is the epoch's line of history.csv."""
         done = int(row["epoch"])
+        self.flush()
         if self.bar:
             latest = f"loss {row['train_loss']:.3f} {monitor} {row[monitor]:.3f}"
             self.bar.update(self.task, epoch=min(done + 1, self.epochs), latest=latest)

@@ -71,7 +71,7 @@ def test_parameter_counts(name):
     about = settings(name)["about"]
     assert about["reported_parameters"] == REPORTED[plain]
     assert about["input"] == [3, 96, 96]
-    assert set(about) == {"paper", "where", "input", "reported_parameters", "note"}
+    assert set(about) == {"paper", "where", "input", "batch", "reported_parameters", "note"}
     assert f"{count:,}" in (CONF / f"{name}.yaml").read_text()
     if plain != name:
         assert network.features(images(n=1)).shape == (1, 100, 2, 2)
