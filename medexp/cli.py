@@ -70,6 +70,7 @@ digit. Writes DIR/eval/<time>/.
   medexp eval run=DIR split=val                   train | val | test
   medexp eval run=DIR dataset=pcam_kaggle         other data
   medexp eval run=DIR trainer.device=cpu
+  medexp eval run=DIR explain=gradcam explain.n=12   or saliency, features
 """
 
 COMMANDS = ("train", "eval", "models", "datasets", "data", "report")

@@ -89,6 +89,7 @@ class EvalConfig(Config):
 
     run: str = "???"
     split: str = "test"
+    explain: dict[str, Any] | None = None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -23,6 +24,7 @@ from medexp.errors import ConfigError, MedexpError
 from medexp.evaluate import predict, probabilities
 from medexp.stages import freeze, read_stages
 from medexp.train import fit, set_seeds
+from medexp.weights import load_weights, normalise_input
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
     dataset = load_data(settings)
     set_seeds(settings["seed"])
     network = build_network(settings["model"], dataset)
+    if settings["model"].get("weights") and not resume:
+        log.info(load_weights(network, settings["model"]["weights"]).text())
     stages = read_stages(network, settings["model"].get("stages") or {})
     count = parameter_counts(network)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
@@ -114,7 +118,22 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
     if settings["trainer"]["channels_last"]:
         network.to(memory_format=torch.channels_last)
     write_provenance(folder, settings, dataset, device, "float32")
-    write_scores(folder, settings, dataset, network, device, (settings["split"],), facts)
+    name = settings["split"]
+    explain = instantiate("explain", settings["explain"]) if settings["explain"] else None
+    predicted = write_scores(folder, settings, dataset, network, device, (name,), facts)
+    if explain:
+        split = dataset.splits()[name]
+        written = explain(
+            network,
+            split.images,
+            split.labels,
+            dataset.classes,
+            split.ids,
+            folder / "explain",
+            marks=tuple(marks(settings, dataset, facts["epochs"])),
+            predicted=predicted[name],
+        )
+        log.info("%d pictures in %s", len(written), folder / "explain")
 
 
 def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype | None]:
@@ -183,6 +202,8 @@ def build_network(node: Mapping[str, Any], data: Dataset) -> nn.Module:
             f"model._target_={node['_target_']}: returned {type(network).__name__}, not a "
             "torch.nn.Module"
         )
+    if node.get("weights") == "imagenet":
+        normalise_input(network, channels)
     freeze(network, read_stages(network, node.get("stages") or {}))
     return network
 
@@ -194,7 +215,9 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
     """
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
-    buffers = sum(b.numel() for b in network.buffers() if b.is_floating_point())
+    weights = {name for name, _ in network.named_parameters()}
+    kept = [t for name, t in network.state_dict().items() if name not in weights]
+    buffers = sum(tensor.numel() for tensor in kept if tensor.is_floating_point())
     return {"trainable": trainable, "total": trainable + frozen + buffers}
 
 
@@ -221,8 +244,11 @@ def write_scores(
     device: torch.device,
     splits: Sequence[str],
     facts: Mapping[str, Any],
-) -> None:
-    """predictions.csv and metrics.json of the given splits, scored from the very same arrays."""
+) -> dict[str, np.ndarray]:
+    """predictions.csv and metrics.json of the given splits, scored from the very same arrays.
+
+    Returns each split's probabilities (N, C).
+    """
     trainer = settings["trainer"]
     predicted = {}
     for name in splits:
@@ -252,6 +278,7 @@ def write_scores(
             **facts,
         },
     )
+    return {name: p for name, (_, _, p) in predicted.items()}
 
 
 def write_provenance(

@@ -7,10 +7,15 @@ import argparse
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medexp.compose import compose, instantiate, options
+from medexp.config import one_of
+
+if TYPE_CHECKING:
+    from medexp.summary import Layer
 
 
 def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
@@ -27,27 +32,82 @@ def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
 def models(arguments: list[str]) -> int:
     p = parser(
         "models",
-        "The networks: paper, input, parameters, and whether the paper's count agrees.",
-        "  medexp models\n  medexp models --json",
+        "The networks: paper, input, parameters, cost, does the paper's count agree?\n"
+        "With a name, the layers of that network as Keras' summary prints them.",
+        "  medexp models\n  medexp models native3\n  medexp models --json",
     )
+    p.add_argument("name", nargs="?", help="print this network's layers")
     p.add_argument("--json", action="store_true", help="machine-readable")
     given = p.parse_intermixed_args(arguments)
-
-    rows = model_rows(arguments)
+    names = options("model", arguments)
+    if given.name:
+        one_of("model", given.name, names)
+    nodes = {
+        name: compose([f"model={name}"], arguments)["model"]
+        for name in ([given.name] if given.name else names)
+    }
+    if given.name:
+        return print_layers(given.name, nodes[given.name], as_json=given.json)
+    rows = [model_row(name, node) for name, node in nodes.items()]
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
-    table = rich_table("model", "where", "input", "trainable>", "reported>", "verdict")
+    for paper in dict.fromkeys(row["paper"] for row in rows):
+        print_models(paper, [row for row in rows if row["paper"] == paper])
+    print_rich(
+        "Parameters as Keras counts them: total has the statistics of BatchNorm. MACs: multiply-"
+        "adds of a forward pass of one image; memory: its layers' outputs in float32."
+    )
+    return 0
+
+
+def print_models(paper: str | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One paper's networks: a table within 80 columns, and the notes that explain its verdicts."""
+    from rich import box
+
+    table = rich_table("network", "input", "trainable>", "total>", "MACs>", "memory>", "verdict")
+    table.title = paper or "Without a paper"
+    table.box, table.padding = box.HORIZONTALS, (0, 1, 0, 0)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row in rows:
-        reported = "" if row["reported"] is None else f"{row['reported']:,}"
-        size = "x".join(map(str, row["input"]))
         table.add_row(
-            row["model"], row["where"], size, f"{row['trainable']:,}", reported, row["verdict"]
+            row["model"],
+            "x".join(map(str, row["input"])),
+            f"{row['trainable']:,}",
+            f"{row['total']:,}",
+            short(row["multiply_adds"]),
+            short(row["activation_bytes"]) + "B",
+            row["verdict"],
         )
     print_rich(table)
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
-        names = ", ".join(row["model"] for row in rows if row["note"] == note)
+        names = "; ".join(f"{r['model']} ({r['where']})" for r in rows if r["note"] == note)
         print_rich(f"{names}: {note}")
+    print_rich("")
+
+
+def short(number: int) -> str:
+    """Three digits and a decimal prefix: 15470264320 -> 15.5G."""
+    value, prefixes = float(number), iter(" kMGT")
+    prefix = next(prefixes)
+    while value >= 999.5:
+        value, prefix = value / 1000, next(prefixes)
+    return f"{value:.3g}{prefix}".strip()
+
+
+def print_layers(name: str, node: Mapping[str, Any], *, as_json: bool) -> int:
+    """The layer table of one network at its paper's input."""
+    from medexp import summary
+
+    row, layers = model_row(name, node), model_layers(node)
+    if as_json:
+        print(json.dumps(row | {"layers": [asdict(layer) for layer in layers]}, indent=2))
+        return 0
+    print_rich(f"{name}: {row['paper']}, {row['where']}; input {row['input']}")
+    print_rich(summary.layer_table(layers))
+    reported = "" if row["reported"] is None else f" of {row['reported']:,} reported"
+    print_rich(f"Verdict: {row['verdict']}{reported}. {row['note'] or ''}")
     return 0
 
 
@@ -167,38 +227,68 @@ def show(folders: Sequence[Path]) -> None:
         print(folder)
 
 
-def model_rows(arguments: list[str]) -> list[dict[str, Any]]:
-    """One row a model option: what its paper reports beside what it counts, and the verdict."""
-    return [
-        model_row(name, compose([f"model={name}"], arguments)["model"])
-        for name in options("model", arguments)
-    ]
+def model_layers(node: Mapping[str, Any]) -> list["Layer"]:
+    """The layers of a network built on the meta device at its paper's input."""
+    import torch
+
+    from medexp import summary
+
+    with torch.device("meta"):
+        return summary.layers(meta_network(node), input_of(node))
+
+
+def input_of(node: Mapping[str, Any]) -> tuple[int, ...]:
+    """(C, H, W) or (C, D, H, W) of the paper; PCam's where a YAML of a user's own does not say."""
+    return tuple((node.get("about") or {}).get("input", (3, 96, 96)))
+
+
+def meta_network(node: Mapping[str, Any]) -> Any:
+    import torch
+
+    channels, *size = input_of(node)
+    classes = (node.get("about") or {}).get("classes", 2)
+    with torch.device("meta"):
+        return instantiate(
+            "model", node, num_classes=classes, in_channels=channels, image_size=tuple(size)
+        )
 
 
 def model_row(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the network on the meta device, at its paper's input, and count."""
-    import torch
-
+    """What a network's paper reports beside what is counted, and the verdict."""
+    from medexp import summary
     from medexp.experiment import parameter_counts
 
     about = node.get("about") or {}
-    channels, *size = about.get("input", [3, 96, 96])
-    classes = about.get("classes", 2)
-    with torch.device("meta"):
-        network = instantiate(
-            "model", node, num_classes=classes, in_channels=channels, image_size=tuple(size)
-        )
-    count, reported = parameter_counts(network), about.get("reported_parameters")
+    count = parameter_counts(meta_network(node))
+    reported, counted = reported_count(about, **count)
     return {
         "model": name,
         "paper": about.get("paper"),
         "where": about.get("where"),
-        "input": [channels, *size],
+        "input": list(input_of(node)),
         **count,
+        **summary.totals(model_layers(node)),
         "reported": reported,
-        "verdict": verdict(count["trainable"], reported),
+        "counted": counted,
+        "verdict": verdict(counted, reported),
         "note": about.get("note"),
     }
+
+
+def reported_count(
+    about: Mapping[str, Any], *, trainable: int, total: int
+) -> tuple[int | None, int]:
+    """The paper's count and ours of the same thing.
+
+    A paper may report the total instead of the trainable weights, or the size of a TensorFlow 1
+    checkpoint: every weight, Adam's two slots for each, and three scalars (two powers of beta, the
+    global step).
+    """
+    if about.get("reported_includes_adam"):
+        return about["reported_parameters"], 3 * trainable + 3
+    if about.get("reported_parameters") is None and about.get("reported_total") is not None:
+        return about["reported_total"], total
+    return about.get("reported_parameters"), trainable
 
 
 def verdict(counted: int, reported: int | None) -> str:

@@ -347,6 +347,31 @@ def test_datasets_lists_source_and_licence(medexp):
     assert max(map(len, medexp.out.splitlines())) <= 80
 
 
+def test_models_prints_layers_as_keras_does(medexp):
+    assert medexp("models", "native3_counted") == 0
+    for text in (
+        "features.conv1 (Conv2dSame)",
+        "48, 48, 30",
+        "5,790",
+        "agrees of 511,891 reported",
+    ):
+        assert text in medexp.out
+    assert max(map(len, medexp.out.splitlines())) <= 80
+    assert medexp("models", "nativ3") == 2
+    assert "model=nativ3: no such choice. Did you mean 'native3'?" in medexp.err
+
+
+@pytest.mark.parametrize("kind", ["saliency", "gradcam", "features"])
+def test_explain_writes_pictures(toy, medexp, kind):
+    run = toy("trainer.epochs=1")
+    assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=2") == 0, medexp.err
+    (folder,) = (run / "eval").iterdir()
+    pictures = list((folder / "explain").glob(f"{kind}-*.png"))
+    assert pictures and all(p.stat().st_size > 2000 for p in pictures)
+    assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=0") == 2
+    assert "explain.n=0" in medexp.err
+
+
 def test_data_check_finds_what_falsifies(medexp):
     assert medexp("data", "check", "source=phantom", "source.size=64") == 0, medexp.err
     assert "Nothing found that would falsify" in medexp.out

@@ -9,9 +9,26 @@ def test_verdicts():
     assert listing.verdict(100, None) == "not reported"
 
 
+def test_what_a_paper_counts_decides_what_is_compared():
+    def both(**about):
+        return listing.reported_count(about, trainable=10, total=12)
+
+    assert both(reported_parameters=10, reported_total=12) == (10, 10)
+    assert both(reported_parameters=None, reported_total=12) == (12, 12)
+    assert both(reported_parameters=33, reported_includes_adam=True) == (33, 33)
+    assert both() == (None, 10)
+
+
+def test_short_numbers():
+    assert [listing.short(n) for n in (0, 999, 1000, 15_470_264_320)] == ["0", "999", "1k", "15.5G"]
+
+
 def test_every_option_of_the_groups_has_a_row():
-    names = [row["model"] for row in listing.model_rows([])]
-    assert names == compose.options("model") and len(names) >= 8
+    nodes = {n: compose.compose([f"model={n}"])["model"] for n in compose.options("model")}
+    for name, node in nodes.items():
+        row = listing.model_row(name, node)
+        assert row["verdict"] and row["multiply_adds"] > 0 and row["trainable"] <= row["total"]
+    assert len(nodes) >= 18
     rows = {row["dataset"]: row for row in listing.dataset_rows([])}
     assert list(rows) == compose.options("dataset")
     assert rows["pcam"]["counts"] == {"train": 262144, "val": 32768, "test": 32768}

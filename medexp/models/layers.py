@@ -103,6 +103,13 @@ class MaxPool2dSame(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}"
 
 
+def batch_norm(channels: int, keras_defaults: bool) -> nn.BatchNorm2d:
+    """BatchNorm with Keras' constants, or with PyTorch's."""
+    if keras_defaults:
+        return nn.BatchNorm2d(channels, eps=KERAS_BN_EPS, momentum=KERAS_BN_MOMENTUM)
+    return nn.BatchNorm2d(channels)
+
+
 def flatten_channels_last(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H*W*C) in Keras' order, so that its Dense kernels map one to one.
 

@@ -26,15 +26,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medexp.errors import ConfigError
+from medexp.models.checks import require_data, require_sizes
 from medexp.models.layers import (
-    KERAS_BN_EPS,
-    KERAS_BN_MOMENTUM,
     Conv2dSame,
     MaxPool2dSame,
     flatten_channels_last,
     keras_init_,
     same_size,
 )
+from medexp.models.layers import batch_norm as batch_norm_layer
 
 
 class NativeCNN(nn.Module):
@@ -53,7 +53,7 @@ class NativeCNN(nn.Module):
             otherwise PyTorch's initialisation and constants. Padding and order stay Keras'.
 
     Raises:
-        ConfigError: a list of the wrong length, or a size that is not a positive integer.
+        ConfigError: a volume, a list of the wrong length, or a size that is not a positive integer.
     """
 
     def __init__(
@@ -72,15 +72,13 @@ class NativeCNN(nn.Module):
         keras_defaults: bool = True,
     ) -> None:
         super().__init__()
-        _require_sizes("num_classes", [num_classes], least=2)
-        _require_sizes("in_channels", [in_channels])
-        _require_sizes("image_size", image_size, length=2)
-        _require_sizes("model.kernels", kernels, length=3)
-        _require_sizes("model.filters", filters, length=3)
-        _require_sizes("model.strides", strides, length=3)
-        _require_sizes("model.dense", dense, length=2)
-        _require_sizes("model.pool_size", [pool_size])
-        _require_sizes("model.pool_stride", [pool_stride])
+        require_data(num_classes, in_channels, image_size)
+        require_sizes("model.kernels", kernels, length=3)
+        require_sizes("model.filters", filters, length=3)
+        require_sizes("model.strides", strides, length=3)
+        require_sizes("model.dense", dense, length=2)
+        require_sizes("model.pool_size", [pool_size])
+        require_sizes("model.pool_stride", [pool_stride])
         if not isinstance(batch_norm, Sequence) or [type(b) for b in batch_norm] != [bool] * 3:
             raise ConfigError(
                 f"model.batch_norm={batch_norm}: must be 3 booleans, one for each convolution"
@@ -92,11 +90,7 @@ class NativeCNN(nn.Module):
             features[f"conv{i + 1}"] = Conv2dSame(channels, filters[i], kernels[i], strides[i])
             features[f"relu{i + 1}"] = nn.ReLU(inplace=True)
             if batch_norm[i]:
-                features[f"norm{i + 1}"] = (
-                    nn.BatchNorm2d(filters[i], eps=KERAS_BN_EPS, momentum=KERAS_BN_MOMENTUM)
-                    if keras_defaults
-                    else nn.BatchNorm2d(filters[i])
-                )
+                features[f"norm{i + 1}"] = batch_norm_layer(filters[i], keras_defaults)
             features[f"pool{i + 1}"] = MaxPool2dSame(pool_size, pool_stride)
             channels = filters[i]
             height = same_size(same_size(height, strides[i]), pool_stride)
@@ -120,15 +114,3 @@ class NativeCNN(nn.Module):
         x = flatten_channels_last(x)  # (N, h * w * filters[2]), Keras' order
         logits: Tensor = self.head(x)
         return logits
-
-
-def _require_sizes(name: str, sizes: Sequence[int], length: int = 1, least: int = 1) -> None:
-    """Refuse anything but `length` integers of at least `least`."""
-    if (
-        not isinstance(sizes, Sequence)
-        or len(sizes) != length
-        or any(type(size) is not int or size < least for size in sizes)
-    ):
-        shown = sizes[0] if length == 1 else sizes
-        wanted = "an integer" if length == 1 else f"{length} integers"
-        raise ConfigError(f"{name}={shown}: must be {wanted} of at least {least}")

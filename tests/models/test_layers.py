@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from medexp.models.layers import (
-    KERAS_BN_EPS,
-    KERAS_BN_MOMENTUM,
     Conv2dSame,
     MaxPool2dSame,
+    batch_norm,
     flatten_channels_last,
     keras_init_,
     same_padding,
@@ -102,7 +101,7 @@ def test_batch_norm_constants_equal_keras():
     """Training output, gradients, moving mean and evaluation; the variance by its known factor."""
     x = images((4, 5), n=3) * 2 + 1
     weight = images((4, 5), n=3, seed=1)
-    ours = nn.BatchNorm2d(3, eps=KERAS_BN_EPS, momentum=KERAS_BN_MOMENTUM)
+    ours = batch_norm(3, keras_defaults=True)
     theirs = keras.layers.BatchNormalization()
     ours_x, theirs_x = x.clone().requires_grad_(), to_keras(x).requires_grad_()
     ours_y, theirs_y = ours(ours_x), theirs(theirs_x, training=True)
@@ -124,6 +123,11 @@ def test_batch_norm_constants_equal_keras():
     theirs.moving_variance.assign(ours.running_var)
     expected = from_keras(theirs(to_keras(x), training=False))
     torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_without_keras_defaults_is_pytorchs():
+    ours, theirs = batch_norm(3, keras_defaults=False), nn.BatchNorm2d(3)
+    assert (ours.eps, ours.momentum) == (theirs.eps, theirs.momentum) == (1e-5, 0.1)
 
 
 @pytest.mark.parametrize(

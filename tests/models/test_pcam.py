@@ -235,6 +235,7 @@ def test_state_dict_round_trip(tmp_path):
         ({"num_classes": 1}, r"num_classes=1: must be an integer of at least 2"),
         ({"in_channels": 0}, r"in_channels=0"),
         ({"image_size": (96, 0)}, r"image_size=\(96, 0\): must be 2 integers"),
+        ({"image_size": (70, 96, 96)}, r"image_size=\(70, 96, 96\): this network takes 2D images"),
     ],
 )
 def test_refuses(changes, message):
