@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from medexp import cli
 from medexp.report.load import rescore
@@ -370,6 +371,27 @@ def test_explain_writes_pictures(toy, medexp, kind):
     assert pictures and all(p.stat().st_size > 2000 for p in pictures)
     assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=0") == 2
     assert "explain.n=0" in medexp.err
+
+
+def test_weights_and_stages_on_the_command_line(toy, medexp):
+    first = toy("trainer.epochs=1")
+    start = f"+model.weights={first}/checkpoints/best.pt"
+    frozen = toy(start, "+model.stages.features.frozen=true", "trainer.epochs=1")
+    assert "9 tensors loaded" in (frozen / "run.log").read_text()
+    both = [
+        torch.load(run / "checkpoints/best.pt", weights_only=True)["model"]
+        for run in (first, frozen)
+    ]
+    for name in both[0]:
+        same = torch.equal(both[0][name], both[1][name])
+        assert same == name.startswith("features"), name
+    assert medexp("eval", f"run={frozen}") == 0
+    counts = read(frozen / "metrics.json")["parameters"]
+    assert counts["trainable"] < read(first / "metrics.json")["parameters"]["trainable"]
+    toy("+model.stages.heads.l2=0.1", code=2)
+    assert "model.stages.heads: no such stage. Did you mean 'head'?" in medexp.err
+    toy("+model.weights=nowhere.pt", code=1)
+    assert "model.weights=nowhere.pt: does not exist" in medexp.err
 
 
 def test_data_check_finds_what_falsifies(medexp):
