@@ -13,7 +13,8 @@ LAYERS = [
     {"listing"},
     {"experiment"},
     {"train"},
-    {"explain", "weights"},
+    {"explain"},
+    {"maps", "weights"},
     {"evaluate", "report", "progress", "compose", "summary"},
     {"checkpoint", "runs", "device"},
     {"data", "models", "metrics", "losses", "augment", "schedules", "optimizers", "stages"},
@@ -62,7 +63,7 @@ def test_only_compose_sees_hydra_and_omegaconf():
 
 def test_report_imports_no_torch():
     script = (
-        "import sys; from medexp.report import load, paper, plots, render, tables\n"
+        "import sys; from medexp.report import load, panels, paper, plots, render, tables\n"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from medexp import explain
 from medexp.config import check_node, locate
 from medexp.errors import ConfigError, MedexpError
-from medexp.explain import feature_maps, gradcam_maps, last_maps, saliency_maps, spread
+from medexp.explain import spread
+from medexp.maps import feature_maps, gradcam_maps, last_maps, saliency_maps
 from tests.conftest import ROOT
 
 KINDS = ("saliency", "gradcam", "features")
