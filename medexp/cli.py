@@ -154,6 +154,8 @@ def groups_help(arguments: list[str]) -> str:
 def train(arguments: list[str]) -> int:
     """`medexp train`: one run or, with -m, a sweep that ends in one table."""
     primary = "train"
+    if compose.override_of(arguments, "explain"):
+        raise ConfigError("explain: of a finished run. Use medexp eval run=DIR explain=...")
     if folder := compose.override_of(arguments, "resume"):
         settings = {"run": {"dir": folder}, "output_subdir": None}
         primary = compose.primary_of_run("resume", folder, arguments, settings)

@@ -228,8 +228,10 @@ def marks(settings: Mapping[str, Any], data: Dataset, epochs: int) -> dict[str, 
     if source["kind"] == "phantom":
         found["PHANTOM"] = f"synthetic images (size {source['size']}, seed {source['seed']})"
     partial = list(data.partial) if source["kind"] == "disk" else []
-    budget = (settings["paper"] or {}).get("epochs")
-    if budget and epochs < budget:
+    paper = settings["paper"] or {}
+    listed = any(settings["names"]["model"] in row["models"] for row in paper.get("rows", []))
+    budget = paper.get("epochs")
+    if listed and budget and epochs < budget:
         partial.insert(0, f"{epochs:,} of {budget:,} epochs")
     if partial:
         found["PARTIAL"] = "; ".join(partial)

@@ -97,6 +97,7 @@ def test_same_seed_same_run(toy):
         (["train", "-m", "model=toynet,nativ3"], "model=nativ3: no such option"),
         (["train", "optimizer.lr=[1"], "optimizer.lr=[1: cannot be parsed"),
         (["train", "resume=nowhere"], "resume=nowhere: no config.yaml there"),
+        (["train", "explain=saliency"], "explain: of a finished run. Use medexp eval"),
         (["eval"], "run: missing. Give the run directory"),
         (["eval", "run=nowhere"], "run=nowhere: no config.yaml there"),
         (["train", "model._target_=toy.Nett"], "toy has no 'Nett'"),

@@ -22,10 +22,10 @@ def returns_a_list(root: str) -> list[int]:
 
 def settings(**changes):
     return {
-        "names": {"dataset": "toy"},
+        "names": {"dataset": "toy", "model": "toynet"},
         "dataset": {"_target_": f"{__name__}.returns_a_list", "root": "x"},
         "source": {"kind": "disk", "size": 64, "seed": 0},
-        "paper": {"epochs": 100},
+        "paper": {"epochs": 100, "rows": [{"models": ["toynet"]}]},
     } | changes
 
 
@@ -39,6 +39,8 @@ def importable(monkeypatch):
 def test_marks_say_why_a_number_is_not_the_papers():
     assert experiment.marks(settings(), data(), 100) == {}
     assert experiment.marks(settings(paper=None), data(), 1) == {}
+    other = {"dataset": "toy", "model": "of no paper"}
+    assert experiment.marks(settings(names=other), data(), 1) == {}
     assert experiment.marks(settings(), data(partial=("5 of 9 patches",)), 10) == {
         "PARTIAL": "10 of 100 epochs; 5 of 9 patches"
     }

@@ -116,7 +116,8 @@ class InceptionV3(nn.Module):
         self.features = _sequence(built, body[:split])
         self.top = _sequence(built, body[split:], flatten=nn.Flatten())
         self.head = built.fc
-        self.aux = built.AuxLogits
+        # Empty where there is none: the stage is a child at every size.
+        self.aux = built.AuxLogits or nn.Sequential()
         self.renames = {f"{name}.": f"features.{name}." for name in body[:split]}
         self.renames |= {f"{name}.": f"top.{name}." for name in body[split:]}
         self.renames |= {"fc.": "head.", "AuxLogits.": "aux."}
@@ -125,7 +126,8 @@ class InceptionV3(nn.Module):
         """(N, in_channels, H, W) float -> logits (N, num_classes); in training both heads'."""
         x = self.features(x)
         logits: Tensor = self.head(self.top(x))
-        return (logits, self.aux(x)) if self.training and self.aux is not None else logits
+        auxiliary = self.training and len(list(self.aux.children())) > 0
+        return (logits, self.aux(x)) if auxiliary else logits
 
 
 def _built(name: str, num_classes: int, in_channels: int, **arguments: Any) -> Any:
