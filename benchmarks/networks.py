@@ -88,7 +88,8 @@ def main() -> None:
         got = json.loads(out.splitlines()[-1])
         memory = (got["memory"] or usage.ru_maxrss * 1024) / 1e9
         rate, step = got["batch"] / got["seconds"], 1e3 * got["seconds"]
-        print(f"| {name} | {got['batch']} | {rate:,.1f} | {step:,.0f} | {memory:.2f} |", flush=True)
+        shown = f"{rate:,.1f}" if rate >= 1 else f"{rate:.3f}"
+        print(f"| {name} | {got['batch']} | {shown} | {step:,.0f} | {memory:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

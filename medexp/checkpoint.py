@@ -29,8 +29,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
+        said = (str(error).splitlines() or ["it is empty"])[0]
         raise MedexpError(
-            f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is "
+            f"{path}: cannot be read as a checkpoint ({said}). It is "
             "truncated or not one of medexp's: use another checkpoint or train again"
         ) from error
     if not isinstance(state, dict) or "model" not in state:

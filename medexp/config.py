@@ -18,7 +18,7 @@ from typing import Any
 from medexp.errors import ConfigError
 
 # Keys of a group's node that are facts about it and no arguments of its target.
-FACTS = {"dataset": ("phantom",), "model": ("about", "stages", "weights")}
+FACTS = {"dataset": ("phantom",), "model": ("about", "stages", "weights", "normalise")}
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 

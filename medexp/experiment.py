@@ -45,6 +45,11 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
     network = build_network(settings["model"], dataset)
     if settings["model"].get("weights") and not resume:
         log.info(load_weights(network, settings["model"]["weights"]).text())
+        if hasattr(network, "statistics") and not hasattr(network, "input_mean"):
+            log.info(
+                "The network sees pixels in [0, 1]. If these weights were trained on ImageNet's "
+                "normalisation, set model.normalise=true"
+            )
     stages = read_stages(network, settings["model"].get("stages") or {})
     count = parameter_counts(network)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
@@ -202,7 +207,10 @@ def build_network(node: Mapping[str, Any], data: Dataset) -> nn.Module:
             f"model._target_={node['_target_']}: returned {type(network).__name__}, not a "
             "torch.nn.Module"
         )
-    if node.get("weights") == "imagenet":
+    normalise = node.get("normalise")
+    if normalise is None:
+        normalise = node.get("weights") == "imagenet" and hasattr(network, "statistics")
+    if normalise:
         normalise_input(network, channels)
     freeze(network, read_stages(network, node.get("stages") or {}))
     return network

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medexp.errors import ConfigError, MedexpError
+from medexp.models.standard import IMAGENET_STATISTICS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
         ConfigError: the network has no ImageNet weights.
         MedexpError: the file is missing, damaged, no checkpoint, or of another network.
     """
-    path = imagenet_file(network) if source == "imagenet" else Path(source)
+    path = imagenet_file(network) if source == "imagenet" else Path(source).expanduser()
     found = rename(read_tensors(path), getattr(network, "renames", {}), network)
     state = network.state_dict()
     taken: dict[str, Tensor] = {}
@@ -70,12 +71,14 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
             grey.append(name)
         else:
             other_shape.append(name)
-    weights = {name for name, _ in network.named_parameters()}
-    if not weights & set(taken):
+    # Biases fit by chance: AlexNet's and VGG's have names and lengths in common.
+    kernels = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    fitting = len(kernels & set(taken))
+    if 2 * fitting < max(1, min(len(kernels), sum(t.ndim > 1 for t in found.values()))):
         raise MedexpError(
-            f"model.weights={source}: none of its {len(found)} tensors fits "
-            f"{type(network).__name__} (the file has {', '.join(list(found)[:3])}, ...; the "
-            f"network {', '.join(list(state)[:3])}, ...). It is of another network"
+            f"model.weights={source}: {fitting or 'none'} of its {len(found)} tensors fits as a "
+            f"kernel of {type(network).__name__} (the file has {', '.join(list(found)[:3])}, ...; "
+            f"the network {', '.join(list(state)[:3])}, ...). It is of another network"
         )
     network.load_state_dict(state | taken)
     missing = [name for name in state if name not in found]
@@ -109,7 +112,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise MedexpError(
-                f"model.weights={path}: cannot be read ({str(error).splitlines()[0]}). It is "
+                f"model.weights={path}: cannot be read ({_first_line(error)}). It is "
                 "truncated, no checkpoint, or holds more than tensors, which medexp does not run"
             ) from error
     for key in ("model", "state_dict"):
@@ -136,7 +139,7 @@ def _read_safetensors(path: Path) -> Any:
         return load_file(path)
     except Exception as error:
         raise MedexpError(
-            f"model.weights={path}: cannot be read ({str(error).splitlines()[0]}). It is truncated "
+            f"model.weights={path}: cannot be read ({_first_line(error)}). It is truncated "
             "or no .safetensors file"
         ) from error
 
@@ -174,6 +177,10 @@ def imagenet_file(network: nn.Module) -> Path:
     return path
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -190,20 +197,20 @@ def _sums_to_grey(tensor: Tensor, target: Tensor) -> bool:
 def normalise_input(network: nn.Module, in_channels: int) -> None:
     """Make a network take [0, 1] images as its ImageNet weights expect them, in every forward.
 
-    (x - mean) / std by channel, with the `statistics` of the network's class; for one channel the
-    means of the three. ViPTT has none: the paper's code feeds its VGG unnormalised images. The two
-    constants are no part of the state dict: the config says whether they apply, at evaluation too.
+    (x - mean) / std by channel, with the `statistics` of the network's class, or ImageNet's own;
+    for one channel the means of the three. The two constants are no part of the state dict: the
+    config says whether they apply, at evaluation too.
     """
-    statistics = getattr(network, "statistics", None)
-    if statistics is None:
+    if hasattr(network, "input_mean"):
         return
+    statistics = getattr(network, "statistics", IMAGENET_STATISTICS)
     mean, std = (torch.tensor(values) for values in statistics)
     if in_channels == 1:
         mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
     elif in_channels != 3:
         raise ConfigError(
-            f"model.weights=imagenet: the images have {in_channels} channels, ImageNet's have 3 "
-            "(1 is taken for grey). Set model.weights=null"
+            f"model.normalise=true: the images have {in_channels} channels, ImageNet's have 3 "
+            "(1 is taken for grey). Set model.normalise=false"
         )
     network.register_buffer("input_mean", mean.view(-1, 1, 1), persistent=False)
     network.register_buffer("input_std", std.view(-1, 1, 1), persistent=False)

@@ -65,6 +65,23 @@ def test_a_network_gets_channels_classes_and_size_of_the_data():
             assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "normalised"),
+    [
+        ({}, False),
+        ({"weights": "imagenet"}, True),
+        ({"weights": "imagenet", "normalise": False}, False),
+        ({"weights": "file.pth"}, False),
+        ({"weights": "file.pth", "normalise": True}, True),
+    ],
+)
+def test_normalisation_comes_with_the_weights_or_by_name(changes, normalised):
+    node = compose.compose(["model=resnet50"])["model"] | changes
+    network = experiment.build_network(node, data())
+    assert hasattr(network, "input_mean") == normalised
+    assert not [key for key in network.state_dict() if "input_" in key]
+
+
 def test_parameters_are_counted_as_keras_does():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     assert experiment.parameter_counts(network) == {"trainable": 112 + 8, "total": 112 + 16}

@@ -102,6 +102,11 @@ class Evil:
         (lambda p: torch.save({"body.0.weight": Evil()}, p), "cannot be read"),
         (lambda p: p.write_bytes(pickle.dumps({"w": Evil()}, protocol=2)), "cannot be read"),
         (lambda p: torch.save({"other.weight": torch.ones(3)}, p), "It is of another network"),
+        (lambda p: p.write_bytes(b""), "cannot be read"),
+        (
+            lambda p: torch.save({k: v for k, v in theirs().items() if v.ndim < 2}, p),
+            "none of its 7 tensors fits as a kernel",
+        ),
         (lambda p: torch.save({"epoch": 3}, p), "'epoch' is no tensor"),
         (lambda p: torch.save([1, 2], p), "holds no tensors by name"),
     ],
@@ -200,6 +205,15 @@ def test_imagenet_normalisation(channels):
     torch.testing.assert_close(network(x), plain(want))
     compiled = torch.compile(network, backend="eager", dynamic=False)
     torch.testing.assert_close(compiled(x), plain(want))
+
+
+def test_normalising_twice_is_normalising_once():
+    network = Small().eval()
+    x = torch.rand(2, 3, 8, 8)
+    weights.normalise_input(network, 3)
+    once = network(x)
+    weights.normalise_input(network, 3)
+    assert torch.equal(network(x), once)
 
 
 def test_imagenet_normalisation_of_other_channels_is_refused():

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medexp.models.checks import require_image
+from medexp.models.checks import require_image, require_rates, require_sizes
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -132,6 +132,10 @@ class InceptionV3(nn.Module):
 
 def _built(name: str, num_classes: int, in_channels: int, **arguments: Any) -> Any:
     """torchvision's network without weights, its first convolution for `in_channels`."""
+    require_sizes("num_classes", [num_classes], least=2)
+    require_sizes("in_channels", [in_channels])
+    if "dropout" in arguments:
+        require_rates("model.dropout", [arguments["dropout"]])
     import torchvision  # here: importing it takes seconds, and most networks do without
 
     make: Callable[..., nn.Module] = getattr(torchvision.models, name)

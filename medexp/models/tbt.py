@@ -67,6 +67,7 @@ class ViPTT(nn.Module):
         keras_defaults: bool = True,
     ) -> None:
         super().__init__()
+        require_sizes("image_size", image_size, length=3 if len(image_size) == 3 else 2)
         require_image(tuple(image_size[-2:]), SMALLEST)
         require_sizes("num_classes", [num_classes], least=2)
         require_sizes("in_channels", [in_channels])
@@ -152,7 +153,9 @@ class KerasLSTM(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         zeros = x.new_zeros(1, x.shape[0], self.recurrent_kernel.shape[1])
         weights = [self.kernel, self.recurrent_kernel, self.bias, torch.zeros_like(self.bias)]
-        out: Any = torch.lstm(x, (zeros, zeros), weights, True, 1, 0.0, self.training, False, True)
+        # cuDNN differentiates only what ran in its training mode; without dropout it is the same.
+        train = self.training or torch.is_grad_enabled()
+        out: Any = torch.lstm(x, (zeros, zeros), weights, True, 1, 0.0, train, False, True)
         steps, hidden, cell = out
         return steps, (hidden, cell)
 
