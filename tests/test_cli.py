@@ -395,6 +395,19 @@ def test_weights_and_stages_on_the_command_line(toy, medexp):
     assert "model.weights=nowhere.pt: does not exist" in medexp.err
 
 
+def test_volumes_train_and_are_explained_by_a_montage(medexp):
+    own = ("--config-dir", MINE, "dataset=volumes", "model=viptt", "model.recurrent_units=8")
+    rest = ("model.dense=8", "trainer.epochs=1", "trainer.batch_size=4", "trainer.resamples=20")
+    assert medexp("train", *own, *rest) == 0, medexp.err
+    (run,) = Path("outputs/volumes-viptt").iterdir()
+    for kind in ("saliency", "gradcam", "features"):
+        assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=1") == 0, medexp.err
+        folder = max((run / "eval").iterdir())
+        assert list((folder / "explain").glob(f"{kind}-1*.png"))
+    assert medexp("train", "--config-dir", MINE, "dataset=volumes", "model=native1") == 2
+    assert "takes 2D images (height, width), not volumes" in medexp.err
+
+
 def test_data_check_finds_what_falsifies(medexp):
     assert medexp("data", "check", "source=phantom", "source.size=64") == 0, medexp.err
     assert "Nothing found that would falsify" in medexp.out

@@ -22,6 +22,19 @@ def load(root: str, *, n: int = 96, size: int = 16, classes: int = 2) -> Dataset
     return Dataset("toy", names, split(n, "train"), split(n // 2, "val"), split(n // 2, "test"))
 
 
+def volumes(root: str, *, n: int = 8) -> Dataset:
+    """Volumes of noise (4, 32, 32, 1); class b is bright in its third slice."""
+    rng = np.random.default_rng(0)
+
+    def split(name: str) -> Split:
+        labels = np.arange(n) % 2
+        images = rng.integers(0, 100, (n, 4, 32, 32, 1)).astype(np.uint8)
+        images[labels == 1, 2, 8:24, 8:24] += 150
+        return Split(images, labels.astype(np.int64), np.array([f"{name}{i}" for i in range(n)]))
+
+    return Dataset("volumes", ("a", "b"), split("train"), split("val"), split("test"))
+
+
 class Net(nn.Module):
     """A small convolutional network with dropout."""
 
