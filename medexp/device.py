@@ -10,6 +10,8 @@ from medexp.config import one_of
 from medexp.errors import ConfigError
 
 DEVICES = ("auto", "cuda", "cpu", "mps")
+# Before any run changes it: a job of a sweep must not inherit the threads of the one before.
+THREADS = torch.get_num_threads()
 PRECISIONS = ("auto", "off", "bf16", "fp16")
 
 

@@ -145,11 +145,10 @@ def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype |
     """Device and autocast dtype of a trainer node; threads and determinism are set on the way."""
     device = devices.pick_device(trainer["device"])
     precision = devices.pick_precision(trainer["amp"], device)
-    for key in ("epochs", "batch_size", "eval_batch_size"):
-        if trainer[key] < 1:
+    for key in ("epochs", "batch_size", "eval_batch_size", "threads"):
+        if trainer[key] is not None and trainer[key] < 1:
             raise ConfigError(f"trainer.{key}={trainer[key]}: must be 1 or more")
-    if trainer["threads"] is not None:
-        torch.set_num_threads(trainer["threads"])
+    torch.set_num_threads(trainer["threads"] or devices.THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trainer["deterministic"])
     torch.backends.cudnn.benchmark = not trainer["deterministic"]

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from medexp import checkpoint, metrics, progress
 from medexp.config import Stage, one_of
 from medexp.data.base import Dataset, Split
-from medexp.errors import Interrupted, MedexpError
+from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.evaluate import predict, probabilities, to_input
 from medexp.losses import class_logits
 from medexp.runs import write_csv
@@ -110,7 +110,14 @@ def fit(
         scaler.load_state_dict(state["scaler"])
         first_epoch, first_step = state["epoch"], state["step"]
         history, best, seconds = state["history"], state["best"], state["seconds"]
-        losses, hits = state["losses"].to(device), state["hits"].to(device)
+        if first_step:
+            if len(state["losses"]) != steps:
+                raise ConfigError(
+                    f"trainer.batch_size={batch_size}: epoch {first_epoch + 1} was begun with "
+                    f"batches that make {len(state['losses'])} steps, not {steps}. Resume with "
+                    "the same batch size and data; change them at the end of an epoch"
+                )
+            losses, hits = state["losses"].to(device), state["hits"].to(device)
         log.info("Resumed at epoch %d, step %d of %d", first_epoch + 1, first_step, steps)
 
     def save_last(epoch: int, step: int) -> None:
@@ -197,7 +204,7 @@ def fit(
             row = {
                 "epoch": epoch + 1,
                 "lr": float(optim.param_groups[0]["lr"]),
-                "train_loss": losses.double().sum().item() / n,
+                "train_loss": losses.cpu().double().sum().item() / n,
                 "train_accuracy": hits.item() / n,
                 **validate(network, data, loss, device, eval_batch_size, channels_last),
                 "seconds": time.perf_counter() - began,

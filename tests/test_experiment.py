@@ -89,6 +89,20 @@ def test_parameters_are_counted_as_keras_does():
     assert experiment.parameter_counts(network) == {"trainable": 8, "total": 112 + 16}
 
 
+def test_threads_of_one_job_are_not_the_next_ones():
+    trainer = compose.compose([])["trainer"] | {"device": "cpu"}
+    before = torch.get_num_threads()
+    try:
+        experiment.set_machine(trainer | {"threads": 2})
+        assert torch.get_num_threads() == 2
+        experiment.set_machine(trainer)
+        assert torch.get_num_threads() == experiment.devices.THREADS
+        with pytest.raises(ConfigError, match="trainer.threads=0: must be 1 or more"):
+            experiment.set_machine(trainer | {"threads": 0})
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_phantoms_are_refused_where_there_are_none():
     with pytest.raises(ConfigError, match="dataset=toy has no phantoms"):
         experiment.load_data(settings(source={"kind": "phantom", "size": 64, "seed": 0}))

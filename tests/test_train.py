@@ -128,6 +128,19 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls):
     assert fitted.epochs == 3
 
 
+def test_a_half_done_epoch_is_not_resumed_with_other_batches(tmp_path):
+    with pytest.raises(Interrupted):
+        fit(tmp_path, augment=stop_after(2))
+    with pytest.raises(ConfigError, match="trainer.batch_size=8: epoch 1 was begun with.*5 steps"):
+        fit(tmp_path, network(), batch_size=8, resume=True)
+
+
+def test_an_epochs_end_can_be_resumed_with_other_batches(tmp_path):
+    fit(tmp_path, epochs=1)
+    _, fitted = fit(tmp_path, network(), epochs=2, batch_size=8, resume=True)
+    assert fitted.epochs == 2
+
+
 def test_signal_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     fit(tmp_path, epochs=1)
