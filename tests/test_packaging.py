@@ -1,12 +1,17 @@
 """What a user gets from `pip install .`, and what CI can rely on."""
 
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
 
+from medexp import compose
+from medexp.config import check_node
 from tests.conftest import ROOT
+
+CALL = re.compile(r"medexp train((?: (?:-m|[+]?[\w.]+=[^\s`;,]\S*))+)")
 
 
 @pytest.mark.slow
@@ -29,3 +34,16 @@ def test_every_yaml_says_what_it_is_and_how_to_call_it():
         header = text[: text.index("\n", text.rindex("\n#") + 1) if "\n#" in text else 200]
         assert text.startswith("# "), path
         assert "medexp " in header, path
+
+
+def test_every_call_in_a_header_or_the_readme_composes():
+    """A sweep by its first values; what names a run or a folder of the reader's is left out."""
+    files = [*sorted((ROOT / "conf").rglob("*.yaml")), ROOT / "README.md"]
+    calls = {c for path in files for c in CALL.findall(path.read_text()) if "=PATH" not in c}
+    calls = {c for c in calls if "resume=" not in c and "mynet" not in c}
+    assert len(calls) > 40
+    for call in sorted(calls):
+        overrides = [o if "[" in o else o.split(",")[0] for o in call.replace(" -m", "").split()]
+        settings = compose.compose(overrides)
+        for group in ("optimizer", "schedule", "augment", "loss"):
+            check_node(group, settings[group])
