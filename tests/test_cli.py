@@ -71,6 +71,10 @@ def test_same_seed_same_run(toy):
     assert untimed(first) == untimed(second) != untimed(other)
     predictions = [(r / "predictions.csv").read_bytes() for r in (first, second, other)]
     assert predictions[0] == predictions[1] != predictions[2]
+    one, two = (
+        torch.load(r / "checkpoints/last.pt", weights_only=True)["model"] for r in (first, second)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize(
