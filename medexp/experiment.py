@@ -135,7 +135,7 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
             dataset.classes,
             split.ids,
             folder / "explain",
-            marks=tuple(marks(settings, dataset, facts["epochs"])),
+            marks=tuple(marks(settings, dataset, facts["epochs"], name)),
             predicted=predicted[name],
         )
         log.info("%d pictures in %s", len(written), folder / "explain")
@@ -228,9 +228,13 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
     return {"trainable": trainable, "total": trainable + frozen + buffers}
 
 
-def marks(settings: Mapping[str, Any], data: Dataset, epochs: int) -> dict[str, str]:
+def marks(
+    settings: Mapping[str, Any], data: Dataset, epochs: int, split: str = "test"
+) -> dict[str, str]:
     """Why the numbers are not the paper's: mark -> reason, shown wherever a number is."""
     found = {}
+    if split != "test":
+        found[f"{split.upper()} SPLIT"] = f"scored on the {split} split, not on the test split"
     source = settings["source"]
     if source["kind"] == "phantom":
         found["PHANTOM"] = f"synthetic images (size {source['size']}, seed {source['seed']})"
@@ -256,7 +260,8 @@ def write_scores(
 ) -> dict[str, np.ndarray]:
     """predictions.csv and metrics.json of the given splits, scored from the very same arrays.
 
-    Returns each split's probabilities (N, C).
+    The last split is the one that tables and plots are of (`split` in metrics.json). Returns each
+    split's probabilities (N, C).
     """
     trainer = settings["trainer"]
     predicted = {}
@@ -281,7 +286,8 @@ def write_scores(
             "schema": runs.SCHEMA,
             **settings["names"],
             "classes": list(data.classes),
-            "marks": marks(settings, data, facts["epochs"]),
+            "split": splits[-1],
+            "marks": marks(settings, data, facts["epochs"], splits[-1]),
             "notes": list(data.notes),
             **scores,
             **facts,

@@ -48,7 +48,7 @@ def models(arguments: list[str]) -> int:
     }
     if given.name:
         return print_layers(given.name, nodes[given.name], as_json=given.json)
-    rows = [model_row(name, node) for name, node in nodes.items()]
+    rows = [model_row(name, node, model_layers(node)) for name, node in nodes.items()]
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -100,7 +100,8 @@ def print_layers(name: str, node: Mapping[str, Any], *, as_json: bool) -> int:
     """The layer table of one network at its paper's input."""
     from medexp import summary
 
-    row, layers = model_row(name, node), model_layers(node)
+    layers = model_layers(node)
+    row = model_row(name, node, layers)
     if as_json:
         print(json.dumps(row | {"layers": [asdict(layer) for layer in layers]}, indent=2))
         return 0
@@ -233,8 +234,13 @@ def model_layers(node: Mapping[str, Any]) -> list["Layer"]:
 
     from medexp import summary
 
+    channels, *size = input_of(node)
+    classes = (node.get("about") or {}).get("classes", 2)
     with torch.device("meta"):
-        return summary.layers(meta_network(node), input_of(node))
+        network = instantiate(
+            "model", node, num_classes=classes, in_channels=channels, image_size=tuple(size)
+        )
+        return summary.layers(network, input_of(node))
 
 
 def input_of(node: Mapping[str, Any]) -> tuple[int, ...]:
@@ -242,32 +248,19 @@ def input_of(node: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple((node.get("about") or {}).get("input", (3, 96, 96)))
 
 
-def meta_network(node: Mapping[str, Any]) -> Any:
-    import torch
-
-    channels, *size = input_of(node)
-    classes = (node.get("about") or {}).get("classes", 2)
-    with torch.device("meta"):
-        return instantiate(
-            "model", node, num_classes=classes, in_channels=channels, image_size=tuple(size)
-        )
-
-
-def model_row(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
+def model_row(name: str, node: Mapping[str, Any], layers: Sequence["Layer"]) -> dict[str, Any]:
     """What a network's paper reports beside what is counted, and the verdict."""
     from medexp import summary
-    from medexp.experiment import parameter_counts
 
     about = node.get("about") or {}
-    count = parameter_counts(meta_network(node))
-    reported, counted = reported_count(about, **count)
+    totals = summary.totals(layers)
+    reported, counted = reported_count(about, totals["trainable"], totals["total"])
     return {
         "model": name,
         "paper": about.get("paper"),
         "where": about.get("where"),
         "input": list(input_of(node)),
-        **count,
-        **summary.totals(model_layers(node)),
+        **totals,
         "reported": reported,
         "counted": counted,
         "verdict": verdict(counted, reported),
@@ -275,9 +268,7 @@ def model_row(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def reported_count(
-    about: Mapping[str, Any], *, trainable: int, total: int
-) -> tuple[int | None, int]:
+def reported_count(about: Mapping[str, Any], trainable: int, total: int) -> tuple[int | None, int]:
     """The paper's count and ours of the same thing.
 
     A paper may report the total instead of the trainable weights, or the size of a TensorFlow 1

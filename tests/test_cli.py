@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, help, completion, sweeps, the run directory."""
 
+import json
 import os
 import re
 import subprocess
@@ -56,7 +57,11 @@ def test_eval_repeats_the_test_metrics_exactly(toy, medexp):
     (folder,) = (run / "eval").iterdir()
     assert read(folder / "metrics.json")["test"] == read(run / "metrics.json")["test"]
     assert medexp("eval", f"run={run}", "split=train", "dataset=toy", "dataset.n=64") == 0
-    assert read(max((run / "eval").iterdir()) / "metrics.json")["train"]["n"] == 64
+    scored = read(max((run / "eval").iterdir()) / "metrics.json")
+    assert scored["train"]["n"] == 64 and scored["split"] == "train"
+    # The table is of the split that was asked for, and says so.
+    assert "Results on the train split · TRAIN SPLIT" in medexp.out
+    assert f"{scored['train']['accuracy']:.4f}" in medexp.out
 
 
 def test_same_seed_same_run(toy):
@@ -216,7 +221,8 @@ def test_phantom_run_says_so_everywhere(medexp):
     for text in (medexp.out, (run / "table.md").read_text(), (run / "table.csv").read_text()):
         assert "PHANTOM" in text
     assert "0.9247" in medexp.out  # Table 4's accuracy of #3, beside ours
-    assert max(map(len, medexp.out.splitlines())) <= 80 or "/" in medexp.out
+    *table, folder = medexp.out.splitlines()
+    assert folder == str(run) and max(map(len, table)) <= 80
 
 
 def test_missing_data_names_files_source_and_phantoms(medexp):
@@ -253,7 +259,7 @@ assert "torch" not in sys.modules and "sklearn" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "medexp" in done.stdout and ("medexp train" in done.stdout or "medexp" in done.stdout)
+    assert f"  medexp {' '.join(command) or 'train'}" in done.stdout, "an example"
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -335,7 +341,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workplace):
 
 def test_models_computes_its_verdicts(medexp):
     assert medexp("models", "--json") == 0
-    rows = {row["model"]: row for row in __import__("json").loads(medexp.out)}
+    rows = {row["model"]: row for row in json.loads(medexp.out)}
     for name, count in zip((1, 2, 3, 4), (451791, 376391, 511891, 421491), strict=True):
         assert rows[f"native{name}_counted"]["trainable"] == count
         assert rows[f"native{name}_counted"]["verdict"] == "agrees"

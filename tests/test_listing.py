@@ -11,7 +11,7 @@ def test_verdicts():
 
 def test_what_a_paper_counts_decides_what_is_compared():
     def both(**about):
-        return listing.reported_count(about, trainable=10, total=12)
+        return listing.reported_count(about, 10, 12)
 
     assert both(reported_parameters=10, reported_total=12) == (10, 10)
     assert both(reported_parameters=None, reported_total=12) == (12, 12)
@@ -26,7 +26,7 @@ def test_short_numbers():
 def test_every_option_of_the_groups_has_a_row():
     nodes = {n: compose.compose([f"model={n}"])["model"] for n in compose.options("model")}
     for name, node in nodes.items():
-        row = listing.model_row(name, node)
+        row = listing.model_row(name, node, listing.model_layers(node))
         assert row["verdict"] and row["multiply_adds"] > 0 and row["trainable"] <= row["total"]
     assert len(nodes) >= 18
     rows = {row["dataset"]: row for row in listing.dataset_rows([])}

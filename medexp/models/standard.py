@@ -5,7 +5,8 @@ et al. 2017, cervix, section 5.3.3). The papers used Keras' and TF-Slim's; torch
 AlexNet is that of "One weird trick" (64-192-384-256-256 filters); the ResNets have the stride in
 the 3x3 convolution ("v1.5", where Keras' and Slim's have it elsewhere); AlexNet and VGG16 pool
 adaptively to 6x6 and 7x7 before their dense layers, so that other sizes work. Initialisation is
-torchvision's, input [0, 1], or ImageNet's normalisation where `model.weights=imagenet`.
+torchvision's (for channels other than 3 the first convolution is drawn normal, of torchvision's
+spread times sqrt(3 / channels)), input [0, 1], or by ImageNet's statistics with its weights.
 
 Each function takes `num_classes`, `in_channels` and `image_size` (H, W) and returns a network
 (N, in_channels, H, W) -> logits (N, num_classes) with the stages `features`, `dense` (the hidden

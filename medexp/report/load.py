@@ -1,7 +1,6 @@
 """Read run directories (layout: the contract in ARCHITECTURE.md) into plain typed values."""
 
 import csv
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import yaml
 
 from medexp.errors import MedexpError
+from medexp.runs import read_json
 
 History = dict[str, list[float | None]]
 
@@ -39,6 +39,11 @@ class Run:
     @property
     def model(self) -> str:
         return self._name("model")
+
+    @property
+    def split(self) -> str:
+        """The split that tables and plots are of: test, or what `medexp eval split=` asked for."""
+        return str((self.metrics or {}).get("split", "test"))
 
     @property
     def state(self) -> str:
@@ -89,8 +94,8 @@ def load_run(path: str | Path) -> Run:
     return Run(
         path=path,
         config=_mapping(path / "config.yaml", _read_yaml(path / "config.yaml", {})),
-        status=_read_json(path / "status.json") if (path / "status.json").exists() else {},
-        metrics=_read_json(metrics) if metrics.exists() else None,
+        status=read_json(path / "status.json") if (path / "status.json").exists() else {},
+        metrics=read_json(metrics) if metrics.exists() else None,
         history=_read_history(path / "history.csv"),
         overrides=tuple(str(o) for o in _read_yaml(path / ".hydra" / "overrides.yaml", [])),
     )
@@ -188,13 +193,6 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key in which runs of digits count as numbers: sweeps name their jobs 0, 1, ... 10."""
     parts = re.findall(r"\d+|\D+", str(path))
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise MedexpError(f"{path} is not valid JSON: {error}") from error
 
 
 def _read_yaml(path: Path, default: Any) -> Any:

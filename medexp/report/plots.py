@@ -40,10 +40,10 @@ def write_plots(run_dir: str | Path) -> list[Path]:
         if "lr" in run.history:
             figures["learning_rate"] = learning_rate_figure(run)
     predictions = run.path / "predictions.csv"
-    if (run.metrics or {}).get("test"):
+    if (run.metrics or {}).get(run.split):
         figures["confusion_matrix"] = confusion_figure(run)
         if predictions.exists():
-            figures["roc"] = roc_figure(run, read_predictions(predictions)["test"])
+            figures["roc"] = roc_figure(run, read_predictions(predictions)[run.split])
     folder = run.path / "plots"
     folder.mkdir(exist_ok=True)
     paths = []
@@ -81,9 +81,9 @@ def roc_figure(run: Run, predictions: Predictions) -> Figure:
     """ROC of one split: of the second of two classes, else of each class against the rest."""
     from sklearn.metrics import roc_curve
 
-    figure, axes = _figure(run, "ROC on the test split", size=(6.4, 6.4))
+    figure, axes = _figure(run, f"ROC on the {run.split} split", size=(6.4, 6.4))
     metrics = run.metrics or {}
-    scored: dict[str, Any] = metrics.get("test") or {}
+    scored: dict[str, Any] = metrics.get(run.split) or {}
     classes: Sequence[str] = metrics.get("classes") or ()
     _, labels, probabilities = predictions
     drawn = [1] if len(classes) == 2 else range(len(classes))
@@ -120,13 +120,13 @@ def roc_figure(run: Run, predictions: Predictions) -> Figure:
 
 
 def confusion_figure(run: Run) -> Figure:
-    """Counts and row percentages of the test split; colour is the row percentage."""
+    """Counts and row percentages of the split; colour is the row percentage."""
     metrics = run.metrics or {}
     classes: Sequence[str] = metrics["classes"]
-    counts = np.array(metrics["test"]["confusion_matrix"], dtype=np.int64)
+    counts = np.array(metrics[run.split]["confusion_matrix"], dtype=np.int64)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(5.5, 2.5 + 0.75 * len(classes))
-    figure, axes = _figure(run, "Confusion matrix, test split", size=(side + 0.8, side))
+    figure, axes = _figure(run, f"Confusion matrix, {run.split} split", size=(side + 0.8, side))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     size = 13 if len(classes) <= 4 else 9
     for actual, predicted in np.ndindex(counts.shape):

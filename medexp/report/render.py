@@ -12,6 +12,7 @@ from rich.text import Text
 
 from medexp.report.load import Run
 from medexp.report.tables import Row, Table, paper_row, run_labels, scores, tables
+from medexp.runs import write_text
 
 CSV_COLUMNS = (
     "run", "model", "dataset", "metric", "reported", "ours", "difference", "ci_low", "ci_high",
@@ -46,7 +47,7 @@ def markdown(table: Table) -> str:
 
 
 def csv_text(runs: Sequence[Run]) -> str:
-    """All scalar test metrics, a line for each run and metric (long form, `CSV_COLUMNS`).
+    """All scalar metrics, a line for each run and metric (long form, `CSV_COLUMNS`).
 
     Numbers are exact (`repr`), the reported ones as the paper prints them; what is missing or
     undefined is empty. `run` is the run's folder, `model` its label in the table, `metric` a key of
@@ -88,8 +89,8 @@ def write_tables(runs: Sequence[Run], folder: str | Path) -> tuple[Path, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pages, data = folder / "table.md", folder / "table.csv"
-    pages.write_text("\n".join(markdown(table) for table in tables(runs)), encoding="utf-8")
-    data.write_text(csv_text(runs), encoding="utf-8")
+    write_text(pages, "\n".join(markdown(table) for table in tables(runs)))
+    write_text(data, csv_text(runs))
     return pages, data
 
 

@@ -131,12 +131,13 @@ def _paper_table(paper: Paper, runs: Sequence[Run], labels: dict[Path, str]) -> 
 
 def _plain_table(runs: Sequence[Run], labels: dict[Path, str]) -> Table:
     rows: list[Row] = []
+    splits = " and ".join(dict.fromkeys(run.split for run in runs))
     for run in runs:
         names = headline((run.metrics or {}).get("classes", ()))
         columns = [Column(_NAMES[short], key, 4) for short, key in names.items()]
         rows += _run_rows(run, f"{labels[run.path]} on {run.dataset}", columns, {})
     return Table(
-        title=" · ".join(["Results on the test split", *_title_marks(runs)]),
+        title=" · ".join([f"Results on the {splits} split", *_title_marks(runs)]),
         header=("Model", *_NAMES.values()),
         rows=tuple(rows),
         footnotes=(
@@ -174,8 +175,8 @@ def _run_rows(
 
 
 def scores(run: Run) -> dict[str, Any]:
-    """What the run scored on the test split; empty if it has no metrics."""
-    return (run.metrics or {}).get("test") or {}
+    """What the run scored on its split; empty if it has no metrics."""
+    return (run.metrics or {}).get(run.split) or {}
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -67,8 +67,8 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metrics.json", "{", r"metrics.json is not valid JSON"),
-        ("status.json", "[]", r"status.json holds a list; expected a mapping"),
+        ("metrics.json", "{", r"metrics.json: cannot be read as JSON"),
+        ("status.json", "[]", r"status.json: holds a list, not a JSON object"),
         ("config.yaml", "a: [", r"config.yaml is not valid YAML"),
         ("history.csv", "epoch,lr\n1,fast\n", r"history.csv, line 2, lr: 'fast' is no number"),
     ],
