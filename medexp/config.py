@@ -11,14 +11,12 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from medexp.errors import ConfigError
 
-# Keys of a group's node that are facts about it and no arguments of its target.
-FACTS = {"dataset": ("phantom",), "model": ("about", "stages", "weights", "normalise")}
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -31,11 +29,37 @@ class Names:
 
 
 @dataclass
+class Plan:
+    """What every data set's node may say besides its reader's arguments: which images go where.
+
+    Shares are of all images. medexp/data/splits.py says what each kind of split does.
+    """
+
+    split: str = "auto"  # auto | given | stratified | patients | random | per_class | file
+    test_share: float = 0.2
+    val_share: float = 0.1  # 0: validation is the test split, as in papers that have two parts
+    split_seed: int = 0
+    folds: int | None = None  # cross-validation: so many folds,
+    fold: int | None = None  # of which this one (from 0) is the test split
+    split_file: str | None = None  # CSV of id,split: a fixed list, such as a run's own split.csv
+    max_train: int | None = None  # training images kept, a subset stratified by label
+    allow_leak: bool = False  # patients on both sides: refused, or marked LEAKY
+    on_error: str = "fail"  # fail | skip: an image that cannot be read
+
+
+# Keys of a group's node that are facts about it and no arguments of its target.
+FACTS = {
+    "dataset": ("phantom", *(item.name for item in fields(Plan))),
+    "model": ("about", "stages", "weights", "normalise"),
+}
+
+
+@dataclass
 class Source:
     """Where the data set's files come from; conf/source."""
 
     kind: str = "disk"
-    size: int = 4096
+    size: int | None = None
     seed: int = 0
 
 
@@ -60,6 +84,7 @@ class Trainer:
     channels_last: bool = True
     deterministic: bool = False
     threads: int | None = None
+    data: str = "auto"
     monitor: str = "val_auc"
     resamples: int = 1000
 
@@ -69,7 +94,7 @@ class Config:
     """Every top-level key of `medexp train`."""
 
     names: Names = field(default_factory=Names)
-    dataset: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=lambda: asdict(Plan()))
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
@@ -166,7 +191,7 @@ def check_node(
         if name in _HYDRA_KEYS or name in FACTS.get(key, ()):
             continue
         if name not in parameters and not open_ended:
-            valid = set(parameters) - set(supplied) - {"self"}
+            valid = {*parameters, *FACTS.get(key, ())} - set(supplied) - {"self"}
             raise ConfigError(
                 f"{key}.{name}: not an argument of {node['_target_']}. {nearest(name, valid)}"
             )

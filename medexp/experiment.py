@@ -1,8 +1,6 @@
 """One experiment from its plain settings: build, fit, evaluate, write the run directory."""
 
 import gc
-import hashlib
-import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -11,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 
 from medexp import checkpoint, metrics, runs
 from medexp import device as devices
 from medexp.compose import instantiate
-from medexp.config import check_node, locate, one_of
+from medexp.config import check_node, one_of
 from medexp.data.base import Dataset, Split
-from medexp.data.cache import cache_dir, make_once
 from medexp.errors import ConfigError, MedexpError
 from medexp.evaluate import predict, probabilities
+from medexp.sources import load_data
 from medexp.stages import freeze, read_stages
 from medexp.train import fit, set_seeds
 from medexp.weights import load_weights, normalise_input
@@ -64,6 +61,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
     )
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
+        runs.write_split(folder / "split.csv", dataset)
     fitted = fit(
         network,
         dataset,
@@ -80,6 +78,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
         precision=precision,
         channels_last=trainer["channels_last"],
         seed=settings["seed"],
+        place=trainer["data"],
         stages=stages,
         resume=resume,
     )
@@ -123,6 +122,7 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
     if settings["trainer"]["channels_last"]:
         network.to(memory_format=torch.channels_last)
     write_provenance(folder, settings, dataset, device, "float32")
+    runs.write_split(folder / "split.csv", dataset)
     name = settings["split"]
     explain = instantiate("explain", settings["explain"]) if settings["explain"] else None
     predicted = write_scores(folder, settings, dataset, network, device, (name,), facts)
@@ -153,42 +153,6 @@ def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype |
     torch.use_deterministic_algorithms(trainer["deterministic"])
     torch.backends.cudnn.benchmark = not trainer["deterministic"]
     return device, precision
-
-
-def load_data(settings: Mapping[str, Any]) -> Dataset:
-    """The data set of a config; phantoms are written to the cache on first use."""
-    node, source = dict(settings["dataset"]), settings["source"]
-    one_of("source.kind", source["kind"], ("disk", "phantom"))
-    if source["kind"] == "phantom":
-        node["root"] = str(phantom_root(settings["names"]["dataset"], node, source))
-    data = instantiate("dataset", node)
-    if not isinstance(data, Dataset):
-        raise ConfigError(
-            f"dataset._target_={node['_target_']}: returned {type(data).__name__}. It must return "
-            "a medexp.data.Dataset"
-        )
-    return data
-
-
-def phantom_root(name: str, node: Mapping[str, Any], source: Mapping[str, Any]) -> Path:
-    """The folder of a data set's phantoms, written on first use."""
-    if not node.get("phantom"):
-        raise ConfigError(
-            f"source=phantom: dataset={name} has no phantoms. Set dataset.phantom to a function "
-            "write(folder, size, seed), or source=disk"
-        )
-    size, seed = source["size"], source["seed"]
-    if size < 16:
-        raise ConfigError(f"source.size={size}: must be 16 or more")
-    write = locate(node["phantom"], "dataset.phantom")
-    # A changed generator must not find the images of the old one.
-    version = hashlib.blake2b(Path(inspect.getfile(write)).read_bytes(), digest_size=4).hexdigest()
-    folder = cache_dir() / "phantom" / f"{node['phantom']}-{size}-{seed}-{version}"
-    if folder.exists():
-        return folder
-    log.info("Writing %d phantoms to %s, once", size, folder)
-    with Console(stderr=True).status("writing phantoms"):
-        return make_once(folder, lambda target: write(target, size=size, seed=seed))
 
 
 def build_network(node: Mapping[str, Any], data: Dataset) -> nn.Module:
@@ -237,7 +201,7 @@ def marks(
         found[f"{split.upper()} SPLIT"] = f"scored on the {split} split, not on the test split"
     source = settings["source"]
     if source["kind"] == "phantom":
-        found["PHANTOM"] = f"synthetic images (size {source['size']}, seed {source['seed']})"
+        found["PHANTOM"] = f"{len(data.train):,} synthetic training images (seed {source['seed']})"
     partial = list(data.partial) if source["kind"] == "disk" else []
     paper = settings["paper"] or {}
     listed = any(settings["names"]["model"] in row["models"] for row in paper.get("rows", []))
@@ -246,7 +210,7 @@ def marks(
         partial.insert(0, f"{epochs:,} of {budget:,} epochs")
     if partial:
         found["PARTIAL"] = "; ".join(partial)
-    return found
+    return found | dict(data.marks)
 
 
 def write_scores(
@@ -289,6 +253,7 @@ def write_scores(
             "split": splits[-1],
             "marks": marks(settings, data, facts["epochs"], splits[-1]),
             "notes": list(data.notes),
+            "skipped": dict(data.skipped),
             **scores,
             **facts,
         },

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medexp.config import one_of
-from medexp.data.base import Split
+from medexp.data.base import Rows, Split
 from medexp.errors import ConfigError, MedexpError
 from medexp.evaluate import predict, probabilities, to_input
 from medexp.maps import feature_maps, gradcam_maps, last_maps, saliency_maps
@@ -27,7 +27,7 @@ Maps = Callable[[Tensor, Tensor], np.ndarray]
 
 def saliency(
     network: nn.Module,
-    images: np.ndarray,
+    images: np.ndarray | Rows,
     labels: np.ndarray,
     classes: Sequence[str],
     ids: np.ndarray,
@@ -60,7 +60,7 @@ def saliency(
 
 def gradcam(
     network: nn.Module,
-    images: np.ndarray,
+    images: np.ndarray | Rows,
     labels: np.ndarray,
     classes: Sequence[str],
     ids: np.ndarray,
@@ -89,7 +89,7 @@ def gradcam(
 
 def features(
     network: nn.Module,
-    images: np.ndarray,
+    images: np.ndarray | Rows,
     labels: np.ndarray,
     classes: Sequence[str],
     ids: np.ndarray,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp import __version__
+from medexp.data.base import Dataset
 from medexp.errors import ConfigError, MedexpError
 
 SCHEMA = 1
@@ -116,6 +117,21 @@ def _commit() -> str | None:
     if head.returncode:
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def write_split(path: Path, data: Dataset) -> None:
+    """split.csv: id, split, label, group of every image, to be replayed by dataset.split_file."""
+    rows = [
+        {"id": key, "split": name, "label": label, "group": group}
+        for name, split in data.splits().items()
+        for key, label, group in zip(
+            split.ids.tolist(),
+            split.labels.tolist(),
+            [None] * len(split) if split.groups is None else split.groups.tolist(),
+            strict=True,
+        )
+    ]
+    write_csv(path, rows)
 
 
 def write_predictions(path: Path, splits: Mapping[str, tuple[Any, Any, Any]]) -> None:

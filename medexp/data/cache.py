@@ -2,9 +2,14 @@
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from medexp.errors import MedexpError
 
 
 def cache_dir() -> Path:
@@ -13,23 +18,54 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MEDEXP_CACHE") or Path(base) / "medexp")
 
 
-def make_once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Return `folder`, calling `write(temporary)` first where it does not exist yet.
+def make_once(folder: Path, write: Callable[[Path], None], *, resume: bool = False) -> Path:
+    """Return `folder`, calling `write(unfinished folder)` first where it does not exist yet.
 
-    The temporary folder is renamed into place when `write` returns, so a killed build leaves no
-    broken cache; of two processes that build at once, the first to finish wins.
+    The unfinished folder is renamed into place when `write` returns, so a killed build leaves no
+    broken cache. Of several processes that start together one builds and the others wait. With
+    `resume` the next build gets what a killed one left; without, it gets an empty folder.
+    Raises MedexpError where the cache cannot be written.
     """
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(temporary)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():
+    with locked(folder):
+        if folder.exists():
+            return folder
+        unfinished = folder.with_name(f".{folder.name}.building")
+        if unfinished.exists() and not resume:
+            shutil.rmtree(unfinished)
+        unfinished.mkdir(exist_ok=True)
+        try:
+            write(unfinished)
+            unfinished.rename(folder)
+        except BaseException:
+            if not resume or not any(unfinished.iterdir()):
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a cache folder; says so where another process has it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_of(folder))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with Console(stderr=True).status(f"another process is building {folder.name}"):
+                lock.acquire()
+    except OSError as error:
+        raise MedexpError(
+            f"{folder.parent}: the cache cannot be written ({error.strerror}). Name another folder "
+            "with MEDEXP_CACHE="
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")

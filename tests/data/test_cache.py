@@ -1,11 +1,17 @@
 """The cache is whole or absent."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from medexp.data.cache import cache_dir, make_once
+from medexp.errors import MedexpError
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
 
 
 def test_made_once_and_never_half(tmp_path):
@@ -25,17 +31,44 @@ def test_made_once_and_never_half(tmp_path):
 
     with pytest.raises(RuntimeError):
         make_once(tmp_path / "broken", broken)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep"]
+    assert visible(tmp_path) == ["deep"]
 
 
-def test_two_that_build_at_once_agree(tmp_path):
-    def build(number):
-        return make_once(tmp_path / "both", lambda f: (f / str(number)).write_text("x"))
+def test_what_a_killed_build_left_is_kept_where_asked(tmp_path):
+    def broken(folder):
+        (folder / "a").write_text("1")
+        raise KeyboardInterrupt
+
+    def rest(folder):
+        (folder / "b").write_text((folder / "a").read_text() + "2")
+
+    with pytest.raises(KeyboardInterrupt):
+        make_once(tmp_path / "x", broken, resume=True)
+    assert visible(tmp_path) == [".x.building"]
+    assert (make_once(tmp_path / "x", rest, resume=True) / "b").read_text() == "12"
+    with pytest.raises(KeyboardInterrupt):
+        make_once(tmp_path / "y", broken, resume=True)
+    with pytest.raises(FileNotFoundError):
+        make_once(tmp_path / "y", rest)
+
+
+def test_of_several_that_start_together_one_builds(tmp_path):
+    built = []
+
+    def write(folder):
+        built.append(folder)
+        time.sleep(0.2)
 
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(build, range(8))) == {tmp_path / "both"}
-    assert len(list((tmp_path / "both").iterdir())) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["both"]
+        made = set(pool.map(lambda _: make_once(tmp_path / "both", write), range(8)))
+    assert made == {tmp_path / "both"} and len(built) == 1
+    assert visible(tmp_path) == ["both"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MedexpError, match=r"the cache cannot be written .*MEDEXP_CACHE="):
+        make_once(tmp_path / "file" / "x", lambda folder: None)
 
 
 def test_where(monkeypatch):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medexp.data import pcam
+from medexp.config import Plan
+from medexp.data.files import hdf5_rows
 from medexp.data.pcam import INFO, load
 from medexp.errors import ConfigError, MedexpError
+from medexp.sources import split_pool
 
 STEM = "camelyonpatch_level_2_split_"
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -77,157 +79,117 @@ def pooled(root):
 # Reading
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MEDEXP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def split(folder, layout="auto", **plan):
+    return split_pool(load(folder, layout=layout), Plan(**{"split": "given"} | plan))
+
+
 @pytest.mark.real_data
-def test_official_split_equals_h5py_on_real_patches():
+def test_own_split_equals_h5py_on_real_patches():
     folder = real("pcam")
-    data = load(folder)
-    for part, split in zip(COUNTS, data.splits().values(), strict=True):
-        assert np.array_equal(split.images, stored(folder, part, "x"))
-        assert np.array_equal(split.labels, stored(folder, part, "y").ravel())
+    data = split(folder)
+    for part, own in zip(COUNTS, data.splits().values(), strict=True):
+        assert np.array_equal(own.images[:], stored(folder, part, "x"))
+        assert np.array_equal(own.labels, stored(folder, part, "y").ravel())
     assert data.partial == (
-        "72 of 262,144 training patches",
-        "24 of 32,768 validation patches",
-        "24 of 32,768 test patches",
+        "72 of 262,144 training images",
+        "24 of 32,768 validation images",
+        "24 of 32,768 test images",
     )
-    assert data.train.groups is None and data.notes == ()
+    assert data.train.groups is None
+    assert data.notes == ("split: as pcam comes, its own parts",)
 
 
 @pytest.mark.real_data
 def test_kaggle_equals_pillow_on_real_patches():
     folder = real("pcam_kaggle")
-    data = load(folder)
+    data = split(folder, split="stratified")
     with open(folder / "train_labels.csv", newline="") as file:
         labels = {row["id"]: int(row["label"]) for row in csv.DictReader(file)}
     seen = []
-    for split in data.splits().values():
-        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+    for part in data.splits().values():
+        for image, label, name in zip(part.images[:], part.labels, part.ids, strict=True):
             assert np.array_equal(image, np.asarray(Image.open(folder / "train" / f"{name}.tif")))
             assert label == labels[name]
             seen.append(name)
     assert sorted(seen) == sorted(labels)
-    assert data.partial == ("24 of 220,025 patches",)
+    assert data.partial == ("24 of 220,025 images",)
 
 
-def test_official_split_keeps_file_order(root):
-    data = load(root)
-    for part, split in zip(COUNTS, data.splits().values(), strict=True):
-        assert np.array_equal(split.images, stored(root, part, "x"))
-        assert split.ids.tolist() == [f"{part}/{i:06d}" for i in range(COUNTS[part])]
-        assert split.groups.tolist() == [f"{part}_{i // 5}" for i in range(COUNTS[part])]
-        assert split.labels.dtype == np.int64
+def test_own_split_keeps_file_order(root):
+    data = split(root)
+    for part, own in zip(COUNTS, data.splits().values(), strict=True):
+        assert np.array_equal(own.images[:], stored(root, part, "x"))
+        assert own.ids.tolist() == [f"{part}/{i:06d}" for i in range(COUNTS[part])]
+        assert own.groups.tolist() == [f"{part}_{i // 5}" for i in range(COUNTS[part])]
+        assert own.labels.dtype == np.int64
 
 
-@pytest.mark.parametrize("split", ["random", "slides"])
-def test_pooled_splits_hold_every_image_once_in_80_20(root, split):
-    data = load(root, split=split)
+def test_blocks_of_any_size_give_the_same_patches(root):
+    whole = split(root).train.images[:]
+    for block in (1, 7, 60, 1000):
+        row = hdf5_rows(root / f"{STEM}train_x.h5", "x", block)
+        assert all(np.array_equal(row(i), whole[i]) for i in (0, 59, 6, 7, 30))
+
+
+@pytest.mark.parametrize("kind", ["stratified", "patients"])
+def test_pooled_splits_hold_every_image_once_in_80_20(root, kind):
+    data = split(root, split=kind, val_share=0.08, allow_leak=True)
     images = pooled(root)
     seen = []
     for part in data.splits().values():
         assert all(
             np.array_equal(image, images[name])
-            for image, name in zip(part.images, part.ids, strict=True)
+            for image, name in zip(part.images[:], part.ids, strict=True)
         )
         seen += part.ids.tolist()
     assert sorted(seen) == sorted(images)
     assert len(data.test) == 20
     assert len(data.val) == pytest.approx(8, abs=2)
-    assert data.partial == ("100 of 327,680 patches",)
-    assert "assumption: the paper names no validation set" in data.notes[0]
+    assert data.partial == ("100 of 327,680 images",)
 
 
-def test_random_split_is_stratified_seeded_and_tells_of_crossing_slides(root):
-    data = load(root, split="random", split_seed=4)
-    assert np.bincount(data.test.labels).tolist() == [10, 10]
-    share = np.isin(data.test.groups, data.train.groups).mean()
-    assert share > 0
-    assert data.notes[1] == (
-        f"slides cross the split: {share:.0%} of test images come from a slide that is also in "
-        "training"
-    )
-    again, other = load(root, split="random", split_seed=4), load(root, split="random")
-    assert np.array_equal(again.test.ids, data.test.ids)
-    assert not np.array_equal(other.test.ids, data.test.ids)
-
-
-def test_slides_split_never_shares_a_slide(root):
-    groups = [set(split.groups) for split in load(root, split="slides").splits().values()]
-    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
-
-
-def test_random_split_without_slides_says_so(root):
-    for path in root.glob("*_meta.csv"):
-        path.unlink()
-    assert "slides unknown" in load(root, split="random").notes[1]
-
-
-def test_slide_in_two_official_files_is_noted(root):
+def test_slides_are_the_groups(root):
+    with pytest.raises(MedexpError, match="slides stand on both sides of the split"):
+        split(root, split="stratified")
+    assert "LEAKY" in split(root, split="stratified", allow_leak=True).marks
+    assert split(root, split="patients").marks == {}
     meta = root / f"{STEM}test_meta.csv"
     meta.write_text(meta.read_text().replace("test_0", "train_0"))
-    assert load(root).notes == (
-        "slides cross the split: 25% of test images come from a slide that is also in training",
-    )
+    with pytest.raises(MedexpError, match="25.0% of the test images are of 1 patients or slides"):
+        split(root)
 
 
-def test_kaggle_auto_says_what_was_taken(kaggle):
-    data = load(kaggle)
-    assert data.notes[0].startswith("split=auto took random, as Kaggle's copy has no labelled test")
-    assert [len(split) for split in data.splits().values()] == [29, 3, 8]
-    assert not load(kaggle, split="random").notes[0].startswith("split=auto")
-
-
-@pytest.mark.parametrize("split", ["official", "random"])
-def test_max_patches_limits_training_alone_and_nests(root, split):
-    small, large = (load(root, split=split, max_patches=n) for n in (10, 31))
-    full = load(root, split=split)
-    assert len(small.train) == 10 and len(large.train) == 31
-    assert np.bincount(small.train.labels).tolist() == [5, 5]
-    assert set(small.train.ids) < set(large.train.ids) < set(full.train.ids)
-    assert np.array_equal(small.test.ids, full.test.ids)
-    images = pooled(root)
-    assert np.array_equal(small.train.images, np.stack([images[i] for i in small.train.ids]))
-    assert any(text.startswith("10 of ") and "training" in text for text in small.partial)
+def test_max_train_limits_training_alone(root):
+    small, full = split(root, max_train=10), split(root)
+    assert len(small.train) == 10 and set(small.train.ids) < set(full.train.ids)
+    assert np.array_equal(small.test.images[:], full.test.images[:])
+    assert "10 of 60 training images" in small.partial
 
 
 def test_full_set_is_not_partial(root, monkeypatch):
-    counts = dict(zip(("train", "val", "test"), COUNTS.values(), strict=True))
-    monkeypatch.setitem(INFO.counts, "train", counts["train"])
-    monkeypatch.setitem(INFO.counts, "val", counts["val"])
-    monkeypatch.setitem(INFO.counts, "test", counts["test"])
-    assert load(root).partial == ()
-    assert load(root, split="random").partial == ()
-    assert load(root, max_patches=60).partial == ()
-    assert load(root, max_patches=12).partial == ("12 of 60 training patches",)
-    assert load(root, split="random", max_patches=12).partial == ("12 of 72 training patches",)
+    for part, count in zip(("train", "val", "test"), COUNTS.values(), strict=True):
+        monkeypatch.setitem(INFO.counts, part, count)
+    assert split(root).partial == split(root, max_train=60).partial == ()
+    assert split(root, split="patients").partial == ()
+    assert split(root, max_train=12).partial == ("12 of 60 training images",)
 
 
-def test_reading_keeps_one_copy_in_memory(tmp_path):
-    for part, n in (("train", 3000), ("valid", 2), ("test", 2)):
+def test_memory_holds_no_copy_of_the_set(tmp_path):
+    for part, n in (("train", 4000), ("valid", 2), ("test", 2)):
         y = (np.arange(n) % 2).astype(np.uint8).reshape(n, 1, 1, 1)
         write_part(tmp_path, part, np.zeros((n, 96, 96, 3), np.uint8), y)
-    size = 3000 * 96 * 96 * 3
     tracemalloc.start()
-    load(tmp_path)
-    whole = tracemalloc.get_traced_memory()[1]
-    tracemalloc.reset_peak()
-    load(tmp_path, max_patches=300)
-    part = tracemalloc.get_traced_memory()[1]
+    data = split(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert size < whole < 1.1 * size
-    assert part < 0.2 * size
-
-
-def test_blocks_join_seamlessly(root, monkeypatch):
-    monkeypatch.setattr(pcam, "BLOCK", 7)
-    assert np.array_equal(load(root).train.images, stored(root, "train", "x"))
-
-
-def test_progress_is_shown_for_long_reads_on_a_terminal_only(root, monkeypatch, capsys):
-    monkeypatch.setattr(pcam, "LONG_READ", 0)
-    load(root)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    load(root)
-    assert f"reading {STEM}train_x.h5" in capsys.readouterr().err
+    assert data.train.images.shape == (4000, 96, 96, 3)
+    # At most five blocks of 512 patches on their way; nothing that grows with the set.
+    assert peak < 5.5 * 512 * 96 * 96 * 3 < 4000 * 96 * 96 * 3
 
 
 # Damaged or missing files
@@ -306,7 +268,7 @@ def test_damaged_chunk_is_named(root):
         file.seek(chunk.byte_offset)
         file.write(bytes(1000))
     with pytest.raises(MedexpError, match=f"{path} cannot be read as HDF5"):
-        load(root)
+        split(root)
 
 
 def test_meta_of_wrong_length(root):
@@ -323,10 +285,11 @@ def test_meta_without_slides(root):
         load(root)
 
 
-def test_slides_split_names_the_missing_meta(root):
+def test_without_all_slides_none_are_known(root):
     (root / f"{STEM}valid_meta.csv").unlink()
-    with pytest.raises(MedexpError, match=rf"slides needs column wsi of {STEM}valid_meta\.csv"):
-        load(root, split="slides")
+    assert load(root).groups is None
+    with pytest.raises(ConfigError, match="pcam does not say which patient an image is of"):
+        split(root, split="patients")
 
 
 # Damaged Kaggle folders
@@ -388,7 +351,7 @@ def test_table_that_is_not_utf8(kaggle):
 def test_wrong_image_is_named(kaggle, image, message):
     image.save(kaggle / "train" / "p5.tif")
     with pytest.raises(MedexpError, match=message):
-        load(kaggle)
+        split(kaggle, split="stratified")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, 20_000])
@@ -396,7 +359,7 @@ def test_truncated_image_is_named(kaggle, keep):
     path = kaggle / "train" / "p5.tif"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(MedexpError, match=f"{path} cannot be decoded"):
-        load(kaggle)
+        split(kaggle, split="stratified")
 
 
 def test_kaggle_without_its_folder(kaggle):
@@ -405,41 +368,14 @@ def test_kaggle_without_its_folder(kaggle):
         load(kaggle)
 
 
-@pytest.mark.parametrize(
-    ("split", "message"),
-    [
-        ("official", "dataset.split=official is PCam's three files.*dataset.split=random"),
-        ("slides", f"dataset.split=slides needs the HDF5 files with {STEM}.*_meta.csv"),
-    ],
-)
-def test_splits_that_kaggle_cannot_give(kaggle, split, message):
-    with pytest.raises(MedexpError, match=message):
-        load(kaggle, split=split)
-
-
-# Options
-
-
-@pytest.mark.parametrize("value", [-5, 0, 1, 61])
-def test_max_patches_out_of_range(root, value):
-    message = rf"dataset.max_patches={value}: need 2 \(one image a class\) to 60 \(all\)"
-    with pytest.raises(MedexpError, match=message):
-        load(root, max_patches=value)
+def test_kaggles_copy_has_no_split_of_its_own(kaggle):
+    with pytest.raises(ConfigError, match="pcam comes without a split"):
+        split(kaggle)
 
 
 def test_options_that_do_not_exist(root):
-    with pytest.raises(ConfigError, match=r"dataset\.split=patient: choose one of auto, official"):
-        load(root, split="patient")
-    with pytest.raises(ConfigError, match=r"dataset\.layout=png: choose one of auto, hdf5, kaggle"):
+    with pytest.raises(ConfigError, match=r"dataset\.layout=png: no such choice"):
         load(root, layout="png")
-
-
-def test_too_few_images_to_split(root):
-    x, y = np.zeros((2, 96, 96, 3), np.uint8), np.array([0, 1], np.uint8).reshape(2, 1, 1, 1)
-    for part in COUNTS:
-        write_part(root, part, x, y, ["a", "b"])
-    with pytest.raises(MedexpError, match="too few images"):
-        load(root, split="random")
 
 
 def test_info_names_the_public_set():

@@ -105,7 +105,7 @@ def slide(seed: int, number: int) -> Patches:
     return Patches(images, labels.astype(np.uint8), tumour[patch])
 
 
-def write(folder: Path, *, size: int, seed: int) -> None:
+def write(folder: Path, *, size: int = 4096, seed: int = 0) -> None:
     """Write `size` training patches and max(size // 4, 64) each for validation and test.
 
     folder: an existing folder; gets PCam's six HDF5 files and three `_meta.csv`. No slide is in two
@@ -142,7 +142,7 @@ def write(folder: Path, *, size: int, seed: int) -> None:
                 number += 1
 
 
-def write_kaggle(folder: Path, *, size: int, seed: int) -> None:
+def write_kaggle(folder: Path, *, size: int = 4096, seed: int = 0) -> None:
     """Write `size` patches in all as Kaggle's `train/<id>.tif` and `train_labels.csv`.
 
     Raises ConfigError for a size below 2 or a negative seed.
