@@ -2,9 +2,11 @@
 
 An augmentation has `draw(n, generator) -> (n, k) float32 in [0, 1)`, called once an epoch on the
 CPU, and `__call__(images, draws)` on a batch of the stored images (B, H, W, C) with its rows of
-draws. A sample's draws depend on nothing but seed, epoch and position, so a resumed run, another
-device or another data path sees the same images.
+draws; the batch is a copy that it may write to. A sample's draws depend on nothing but seed, epoch
+and position, so a resumed run, another device or another data path sees the same images.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -40,14 +42,10 @@ class FlipsTurns:
 
         Volumes (B, D, H, W, C) are flipped and turned in the plane of their slices.
         """
-
-        def pick(changed: Tensor, column: Tensor) -> Tensor:
-            return torch.where(column.view(-1, *[1] * (images.ndim - 1)), changed, images)
-
         if self.horizontal:
-            images = pick(images.flip(-2), draws[:, 0] < 0.5)
+            images = where(draws[:, 0] < 0.5, images, lambda x: x.flip(-2))
         if self.vertical:
-            images = pick(images.flip(-3), draws[:, 1] < 0.5)
+            images = where(draws[:, 1] < 0.5, images, lambda x: x.flip(-3))
         if self.turns:
             height, width = images.shape[-3:-1]
             if height != width:
@@ -56,6 +54,19 @@ class FlipsTurns:
                     "needs square ones. Set augment.turns=false"
                 )
             quarter = (draws[:, 2] * 4).int()
-            images = pick(images.transpose(-3, -2).flip(-3), (quarter & 1).bool())
-            images = pick(images.flip(-3, -2), (quarter & 2).bool())
+            quarter_turn = (quarter & 1).bool()
+            images = where(quarter_turn, images, lambda x: x.transpose(-3, -2).flip(-3))
+            images = where((quarter & 2).bool(), images, lambda x: x.flip(-3, -2))
         return images
+
+
+def where(chosen: Tensor, images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`change` of the chosen images (B,), the others as they are.
+
+    On a CPU only those are touched, in place, which is several times faster; on a device all are
+    changed and then selected, since asking it how many are chosen would stop it.
+    """
+    if images.device.type == "cpu":
+        rows = chosen.nonzero().squeeze(1)
+        return images.index_copy_(0, rows, change(images.index_select(0, rows)))
+    return torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), change(images), images)

@@ -10,11 +10,11 @@ from medexp.losses import class_logits
 
 
 def to_input(images: Tensor, channels_last: bool = True) -> Tensor:
-    """Stored images (B, H, W, C) uint8 or float32 -> network input (B, C, H, W) float32.
+    """Stored images (B, H, W, C) uint8 or float -> network input (B, C, H, W) float32.
 
     uint8 becomes [0, 1] by division by 255. The permuted view is channels_last already.
     """
-    x = images.float().div_(255) if images.dtype == torch.uint8 else images
+    x = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
     x = x.movedim(-1, 1)
     return x if channels_last else x.contiguous()
 
@@ -29,11 +29,10 @@ def predict(
     which ties scores and moves the AUC. The network is left in evaluation mode.
     """
     network.eval()
-    images = torch.from_numpy(split.images)
-    logits = [
-        network(to_input(images[start : start + batch_size].to(device), channels_last))
-        for start in range(0, len(split), batch_size)
-    ]
+    logits = []
+    for start in range(0, len(split), batch_size):
+        batch = torch.from_numpy(split.images[start : start + batch_size]).to(device)
+        logits.append(network(to_input(batch, channels_last)))
     return torch.cat(logits).float().cpu().numpy()
 
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +20,16 @@ from torch.optim import Optimizer
 
 from medexp import checkpoint, metrics, progress
 from medexp.config import Stage, one_of
-from medexp.data.base import Dataset, Split
+from medexp.data.base import Dataset
 from medexp.errors import ConfigError, Interrupted, MedexpError
-from medexp.evaluate import predict, probabilities, to_input
+from medexp.evaluate import predict, probabilities
+from medexp.feed import Augment, Feed
 from medexp.losses import class_logits
 from medexp.runs import write_csv
 from medexp.stages import freeze, parameter_groups, penalty, train_mode
 
 log = logging.getLogger(__name__)
 log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has the bar or the line
-
-
-class Augment(Protocol):
-    def draw(self, n: int, generator: torch.Generator) -> Tensor: ...
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ def fit(
     precision: torch.dtype | None,
     channels_last: bool,
     seed: int,
+    place: str = "auto",
     stages: Mapping[str, Stage] | None = None,
     resume: bool = False,
 ) -> Fitted:
@@ -70,6 +68,7 @@ def fit(
     optimizer: called with the parameters; schedule: called with the initial rate, epoch and
     iteration (both from 0) before every step; loss: (logits, labels) -> mean over the batch.
     precision: the autocast dtype, None for float32. Parameters stay float32.
+    place: where the images live, as feed.Feed says.
     stages: learning rate, L2 and freezing by stage. The reported loss is `loss` alone; L2 and
     auxiliary heads are part of what is minimised only.
 
@@ -92,10 +91,10 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
 
-    images, labels = on_device(data.train, device)
-    n = len(labels)
-    starts = batch_starts(n, batch_size)
-    steps = len(starts)
+    feed = Feed(data.train, device, augment, place=place, channels_last=channels_last)
+    n = len(feed)
+    cuts = batch_cuts(n, batch_size)
+    steps = len(cuts)
     losses, hits = torch.zeros(steps, device=device), torch.zeros((), device=device)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "value": None}
@@ -143,7 +142,6 @@ def fit(
         for epoch in range(first_epoch, epochs):
             began = time.perf_counter()
             order, draws = epoch_draws(n, augment, seed=seed, epoch=epoch)
-            order, draws = order.to(images.device), draws.to(device)
             set_seeds(seed, epoch)
             step_from = first_step if epoch == first_epoch else 0
             if step_from:
@@ -153,14 +151,10 @@ def fit(
                 hits.zero_()
             train_mode(network, stages)
 
-            for step in range(step_from, steps):
-                start, end = starts[step], starts[step + 1] if step + 1 < steps else n
+            batches = feed.batches(order, draws, cuts[step_from:])
+            for step, (x, target) in enumerate(batches, start=step_from):
                 for group, rate in zip(optim.param_groups, initial_rate, strict=True):
                     group["lr"] = schedule(rate, epoch=epoch, iteration=epoch * steps + step)
-                index = order[start:end]
-                batch = images[index].to(device, non_blocking=True)
-                target = labels[index].to(device, non_blocking=True)
-                x = to_input(augment(batch, draws[start:end]), channels_last)
                 with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
                     output = network(x)
                 # A network with an auxiliary head (Inception) returns its logits too in training.
@@ -175,9 +169,9 @@ def fit(
                 scaler.step(optim)
                 scaler.update()
                 # Sums stay on the device: reading one here would make every step wait for it.
-                losses[step] = value.detach() * (end - start)
+                losses[step] = value.detach() * len(target)
                 hits += (class_logits(logits.detach()).argmax(1) == target).sum()
-                shown.step(end - start)
+                shown.step(len(target))
                 if stop():
                     seconds += time.perf_counter() - began
                     save_last(epoch, step + 1)
@@ -200,7 +194,7 @@ def fit(
                     )
                 )
             trained = time.perf_counter() - began
-            seen = n - starts[step_from] if step_from < steps else 0
+            seen = n - cuts[step_from][0] if step_from < steps else 0
             row = {
                 "epoch": epoch + 1,
                 "lr": float(optim.param_groups[0]["lr"]),
@@ -254,26 +248,15 @@ def monitored(row: dict[str, Any], monitor: str) -> float:
     return float(value)
 
 
-def on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (N, H, W, C) and labels (N,) on the device where they fit in half its free memory.
-
-    Else they stay in the memory that the split already holds, and batches travel one by one.
-    """
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-    if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        return images.to(device), labels.to(device)
-    return images, labels
-
-
-def batch_starts(n: int, batch_size: int) -> list[int]:
-    """First index of each batch. A last batch of one image joins the one before it.
+def batch_cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Start and end of each batch. A last batch of one image joins the one before it.
 
     BatchNorm over a single image's dense features has no variance, and torch refuses it.
     """
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and batch_size > 1 and n - starts[-1] == 1:
         starts.pop()
-    return starts
+    return list(pairwise([*starts, n]))
 
 
 def epoch_draws(n: int, augment: Augment, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ def test_each_image_gets_its_own_draw_and_equals_numpy():
     images = torch.randint(0, 256, (32, 6, 6, 3), dtype=torch.uint8)
     columns = list(itertools.product([0.2, 0.7], [0.2, 0.7], [0.1, 0.3, 0.6, 0.9])) * 2
     draws = torch.tensor(columns)
-    out = FlipsTurns()(images, draws).numpy()
+    out = FlipsTurns()(images.clone(), draws).numpy()
     for image, (h, v, t), got in zip(images.numpy(), columns, out, strict=True):
         want = image[:, ::-1] if h < 0.5 else image
         want = want[::-1] if v < 0.5 else want
@@ -26,7 +26,7 @@ def test_the_eight_symmetries_of_a_square_are_equally_likely():
     n = 8000
     marked = torch.arange(4, dtype=torch.uint8).reshape(1, 2, 2, 1).expand(n, -1, -1, -1)
     augment = FlipsTurns()
-    out = augment(marked, augment.draw(n, torch.Generator().manual_seed(0)))
+    out = augment(marked.clone(), augment.draw(n, torch.Generator().manual_seed(0)))
     counts = Counter(tuple(image.flatten().tolist()) for image in out)
     assert len(counts) == 8
     assert all(abs(count - n / 8) < 5 * (n / 8) ** 0.5 for count in counts.values())
@@ -36,9 +36,9 @@ def test_parts_can_be_switched_off():
     images = torch.randint(0, 256, (64, 4, 5, 1), dtype=torch.uint8)
     draws = torch.rand(64, 3)
     assert torch.equal(
-        FlipsTurns(horizontal=False, vertical=False, turns=False)(images, draws), images
+        FlipsTurns(horizontal=False, vertical=False, turns=False)(images.clone(), draws), images
     )
-    flipped = FlipsTurns(vertical=False, turns=False)(images, draws)
+    flipped = FlipsTurns(vertical=False, turns=False)(images.clone(), draws)
     for before, after, draw in zip(images, flipped, draws, strict=True):
         assert torch.equal(after, before.flip(1) if draw[0] < 0.5 else before)
 
@@ -46,7 +46,7 @@ def test_parts_can_be_switched_off():
 def test_volumes_turn_in_the_plane_of_their_slices():
     volumes = torch.randint(0, 256, (16, 3, 4, 4, 1), dtype=torch.uint8)
     draws = torch.rand(16, 3)
-    slices = [FlipsTurns()(volumes[:, depth], draws) for depth in range(3)]
+    slices = [FlipsTurns()(volumes[:, depth].clone(), draws) for depth in range(3)]
     assert torch.equal(FlipsTurns()(volumes, draws), torch.stack(slices, dim=1))
 
 

@@ -7,7 +7,6 @@ import torch
 from medexp import compose, experiment
 from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError
-from medexp.train import on_device
 
 
 def data(**facts):
@@ -16,24 +15,13 @@ def data(**facts):
     return Dataset("toy", ("a", "b", "c"), split, split, split, **facts)
 
 
-def returns_a_list(root: str) -> list[int]:
-    return [1]
-
-
 def settings(**changes):
     return {
         "names": {"dataset": "toy", "model": "toynet"},
-        "dataset": {"_target_": f"{__name__}.returns_a_list", "root": "x"},
+        "dataset": {},
         "source": {"kind": "disk", "size": 64, "seed": 0},
         "paper": {"epochs": 100, "rows": [{"models": ["toynet"]}]},
     } | changes
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
 def test_marks_say_why_a_number_is_not_the_papers():
@@ -46,12 +34,12 @@ def test_marks_say_why_a_number_is_not_the_papers():
     }
     phantom = {"kind": "phantom", "size": 64, "seed": 3}
     found = experiment.marks(settings(source=phantom), data(partial=("5 of 9",)), 100)
-    assert found == {"PHANTOM": "synthetic images (size 64, seed 3)"}
+    assert found == {"PHANTOM": "4 synthetic training images (seed 3)"}
+    leaky = data(marks={"LEAKY": "all of them"})
+    assert experiment.marks(settings(), leaky, 100) == {"LEAKY": "all of them"}
 
 
 def test_what_a_target_returns_is_checked():
-    with pytest.raises(ConfigError, match="returned list. It must return a medexp.data.Dataset"):
-        experiment.load_data(settings())
     node = {"_target_": "medexp.losses.cross_entropy", "_partial_": True}
     with pytest.raises(ConfigError, match=r"model\._target_=.*returned .*, not a torch"):
         experiment.build_network(node, data())
@@ -101,15 +89,3 @@ def test_threads_of_one_job_are_not_the_next_ones():
             experiment.set_machine(trainer | {"threads": 0})
     finally:
         torch.set_num_threads(before)
-
-
-def test_phantoms_are_refused_where_there_are_none():
-    with pytest.raises(ConfigError, match="dataset=toy has no phantoms"):
-        experiment.load_data(settings(source={"kind": "phantom", "size": 64, "seed": 0}))
-
-
-def test_the_cpu_trains_on_the_very_array_that_was_read():
-    split = data().train
-    images, labels = on_device(split, torch.device("cpu"))
-    assert images.data_ptr() == split.images.ctypes.data
-    assert labels.data_ptr() == split.labels.ctypes.data

@@ -173,10 +173,10 @@ def test_draws_depend_on_seed_and_epoch_alone():
 
 
 def test_a_last_batch_of_one_joins_the_one_before():
-    assert training.batch_starts(33, 16) == [0, 16]
-    assert training.batch_starts(34, 16) == [0, 16, 32]
-    assert training.batch_starts(3, 1) == [0, 1, 2]
-    assert training.batch_starts(1, 16) == [0]
+    assert training.batch_cuts(33, 16) == [(0, 16), (16, 33)]
+    assert training.batch_cuts(34, 16) == [(0, 16), (16, 32), (32, 34)]
+    assert training.batch_cuts(3, 1) == [(0, 1), (1, 2), (2, 3)]
+    assert training.batch_cuts(1, 16) == [(0, 1)]
 
 
 def test_schedule_is_asked_before_every_step_with_epoch_and_iteration(tmp_path):

@@ -1,0 +1,128 @@
+"""Batches for the loop: where a split's images live, and the next batch made while one trains."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from medexp.config import one_of
+from medexp.data.base import Split
+from medexp.errors import ConfigError
+from medexp.evaluate import to_input
+
+log = logging.getLogger(__name__)
+
+PLACES = ("auto", "device", "stream")
+UPLOAD_BYTES = 2**26  # copied to the device at a time
+
+
+class Augment(Protocol):
+    def draw(self, n: int, generator: Generator) -> Tensor: ...
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
+
+
+class Feed:
+    """The training images of a split as network inputs on the device, batch by batch.
+
+    place: `device`, all of them live there as stored and a batch is an index select; `stream`, they
+    stay where the split has them, in memory or mapped from a file that all jobs share, and a thread
+    prepares the next batch; `auto`, device on CUDA where they fit in half the memory that is free,
+    else stream. The batches are the same to the bit, whichever is taken.
+
+    Raises ConfigError where the images do not fit on the device that was asked to hold them.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device,
+        augment: Augment,
+        *,
+        place: str = "auto",
+        channels_last: bool = True,
+    ):
+        self.split, self.device, self.augment = split, device, augment
+        self.channels_last = channels_last
+        self.place = pick_place(split, device, place)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.resident = upload(split, device) if self.place == "device" else None
+        held = isinstance(split.images, np.ndarray)
+        self.held = torch.from_numpy(split.images) if held else None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(
+        self, order: Tensor, draws: Tensor, cuts: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, target) of each cut (start, end) of the epoch's order (N,), with its draws (N, k).
+
+        x: (B, C, [D,] H, W) float32; target: (B,) int64; both on the device.
+        """
+        if self.resident is not None:
+            order, draws = order.to(self.device), draws.to(self.device)
+            for start, end in cuts:
+                index = order[start:end]
+                images = self.augment(self.resident.index_select(0, index), draws[start:end])
+                yield to_input(images, self.channels_last), self.labels[index]
+            return
+        on_cpu = self.device.type == "cpu"
+
+        def prepare(cut: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+            index, own = order[slice(*cut)], draws[slice(*cut)]
+            images = self.gather(index)
+            if on_cpu:
+                return to_input(self.augment(images, own), self.channels_last), index, own
+            return images.pin_memory(), index, own.pin_memory()
+
+        # One thread ahead of the loop: a thread of torch's own started here computes on one core.
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
+            ahead = [thread.submit(prepare, cut) for cut in cuts[:1]]
+            for following in range(1, len(cuts) + 1):
+                x, index, own = ahead.pop().result()
+                ahead = [thread.submit(prepare, cut) for cut in cuts[following : following + 1]]
+                if not on_cpu:
+                    x = x.to(self.device, non_blocking=True)
+                    own = own.to(self.device, non_blocking=True)
+                    x = to_input(self.augment(x, own), self.channels_last)
+                yield x, self.labels[index.to(self.device)]
+
+    def gather(self, index: Tensor) -> Tensor:
+        """The stored images of an index on the CPU: a copy."""
+        if self.held is not None:
+            return self.held.index_select(0, index)
+        return torch.from_numpy(self.split.images[index.numpy()])
+
+
+def pick_place(split: Split, device: torch.device, place: str) -> str:
+    """`auto` resolved by the memory that is free now; see Feed."""
+    one_of("trainer.data", place, PLACES)
+    need = split.images.nbytes
+    if device.type != "cuda":
+        # On a CPU the mapped file is in its memory already: a copy would be a second one.
+        return "stream" if place == "auto" else place
+    free = torch.cuda.mem_get_info(device)[0]
+    fits = need < free / 2
+    if place == "device" and not fits:
+        raise ConfigError(
+            f"trainer.data=device: the training images take {need / 1e9:.1f} GB, and half of the "
+            f"device's free {free / 1e9:.1f} GB is left for the network. Take trainer.data=stream"
+        )
+    chosen = ("device" if fits else "stream") if place == "auto" else place
+    log.info("%.1f GB of training images, %.1f GB free: %s", need / 1e9, free / 1e9, chosen)
+    return chosen
+
+
+def upload(split: Split, device: torch.device) -> Tensor:
+    """All images as stored on the device, block by block."""
+    images = split.images
+    resident = torch.empty(images.shape, dtype=torch.from_numpy(images[:1]).dtype, device=device)
+    step = max(1, UPLOAD_BYTES * len(images) // images.nbytes)
+    for start in range(0, len(images), step):
+        block = np.ascontiguousarray(images[start : start + step])
+        resident[start : start + step] = torch.from_numpy(block)
+    return resident

@@ -1,0 +1,132 @@
+"""The same batches whichever way the images take, and each of them the images that were stored."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from medexp.augment import FlipsTurns, Identity
+from medexp.data.base import Rows, Split
+from medexp.errors import ConfigError
+from medexp.evaluate import to_input
+from medexp.feed import Feed, pick_place
+
+CPU = torch.device("cpu")
+N = 50
+ARRAY = np.random.default_rng(0).integers(0, 256, (70, 6, 6, 3)).astype(np.uint8)
+ROWS = np.random.default_rng(1).permutation(70)[:N]
+CUTS = [(0, 16), (16, 32), (32, 50)]
+
+
+def split(kind, folder, dtype=np.uint8):
+    images = ARRAY[ROWS].astype(dtype)
+    if kind == "mapped":
+        np.save(folder / "a.npy", ARRAY.astype(dtype))
+        images = Rows(np.load(folder / "a.npy", mmap_mode="r"), ROWS)
+    return Split(images, np.arange(N) % 3, np.arange(N).astype(str))
+
+
+def epoch(feed, augment, cuts=CUTS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(N, generator=generator)
+    return order, list(feed.batches(order, augment.draw(N, generator), cuts))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("kind", ["memory", "mapped"])
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_batches_are_the_stored_images_in_order(tmp_path, kind, place, dtype):
+    own = split(kind, tmp_path, dtype)
+    order, batches = epoch(Feed(own, CPU, Identity(), place=place), Identity())
+    assert [len(x) for x, _ in batches] == [16, 16, 18]
+    expected = to_input(torch.from_numpy(ARRAY[ROWS][order.numpy()].astype(dtype)))
+    assert torch.equal(torch.cat([x for x, _ in batches]), expected)
+    assert torch.equal(torch.cat([t for _, t in batches]), (torch.arange(N) % 3)[order])
+
+
+def test_every_path_gives_the_same_augmented_batches_to_the_bit(tmp_path):
+    augment = FlipsTurns()
+    made = {
+        (kind, place): epoch(Feed(split(kind, tmp_path), CPU, augment, place=place), augment)[1]
+        for kind in ("memory", "mapped")
+        for place in ("device", "stream")
+    }
+    first = made.pop(("memory", "device"))
+    plain = epoch(Feed(split("memory", tmp_path), CPU, Identity()), Identity())[1]
+    assert not torch.equal(first[0][0], plain[0][0])
+    for other in made.values():
+        for (x, target), (y, same) in zip(first, other, strict=True):
+            assert torch.equal(x, y) and torch.equal(target, same)
+
+
+def test_augmentation_never_reaches_the_stored_images(tmp_path):
+    for kind in ("memory", "mapped"):
+        own = split(kind, tmp_path)
+        for place in ("device", "stream"):
+            epoch(Feed(own, CPU, FlipsTurns(), place=place), FlipsTurns())
+        assert np.array_equal(own.images[:], ARRAY[ROWS])
+
+
+def test_one_copy_in_memory(tmp_path):
+    own = split("memory", tmp_path)
+    feed = Feed(own, CPU, Identity())
+    assert feed.place == "stream" and feed.held.data_ptr() == own.images.ctypes.data
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread(tmp_path):
+    before = threading.active_count()
+    feed = Feed(split("mapped", tmp_path), CPU, Identity())
+    for _ in feed.batches(torch.arange(N), torch.empty(N, 0), CUTS):
+        break
+    assert threading.active_count() <= before + 1
+    assert list(feed.batches(torch.arange(N), torch.empty(N, 0), [])) == []
+    assert threading.active_count() == before
+
+
+def test_the_thread_does_not_take_the_loops_cores(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        feed = Feed(split("memory", tmp_path), CPU, Identity())
+        for _ in feed.batches(torch.arange(N), torch.empty(N, 0), CUTS):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_the_thread_is_the_loops(tmp_path):
+    class Broken(Identity):
+        def __call__(self, images, draws):
+            raise ZeroDivisionError("augmentation")
+
+    feed = Feed(split("memory", tmp_path), CPU, Broken())
+    with pytest.raises(ZeroDivisionError, match="augmentation"):
+        next(iter(feed.batches(torch.arange(N), torch.empty(N, 0), CUTS)))
+
+
+def test_places(tmp_path, monkeypatch):
+    own = split("memory", tmp_path)
+    assert pick_place(own, CPU, "auto") == "stream"
+    with pytest.raises(ConfigError, match=r"trainer.data=ram: no such choice"):
+        pick_place(own, CPU, "ram")
+    need = own.images.nbytes
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * need + 1, 0))
+    assert pick_place(own, cuda, "auto") == "device"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * need, 0))
+    assert pick_place(own, cuda, "auto") == "stream"
+    with pytest.raises(ConfigError, match="trainer.data=device: the training images take 0.0 GB"):
+        pick_place(own, cuda, "device")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_a_gpu_sees_the_batches_of_the_cpu(tmp_path, place):
+    augment = FlipsTurns()
+    own = split("mapped", tmp_path)
+    _, here = epoch(Feed(own, CPU, augment), augment)
+    _, there = epoch(Feed(own, torch.device("cuda"), augment, place=place), augment)
+    for (x, target), (y, same) in zip(here, there, strict=True):
+        assert torch.equal(x, y.cpu()) and torch.equal(target, same.cpu())
