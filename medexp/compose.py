@@ -48,6 +48,16 @@ def options(group: str, arguments: Sequence[str] = ()) -> list[str]:
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
+def header(group: str, option: str, arguments: Sequence[str] = ()) -> str | None:
+    """The first line of an option's YAML where it is a comment: what the option is."""
+    folders = [Path(option_after(arguments, "--config-dir") or conf_dir()), conf_dir()]
+    for folder in folders:
+        if (file := folder / group / f"{option}.yaml").is_file():
+            first = file.read_text(encoding="utf-8").partition("\n")[0]
+            return first.removeprefix("#").strip() if first.startswith("#") else None
+    return None
+
+
 def option_after(arguments: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`."""
     for position, argument in enumerate(arguments):

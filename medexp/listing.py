@@ -1,4 +1,4 @@
-"""The plain commands: `medexp models`, `datasets`, `data check` and `report`.
+"""The plain commands: `medexp models`, `datasets` and `report`.
 
 Torch and the libraries behind it are imported inside the commands, so that their help is quick.
 """
@@ -6,12 +6,13 @@ Torch and the libraries behind it are imported inside the commands, so that thei
 import argparse
 import importlib
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medexp.compose import compose, instantiate, options
+from medexp.compose import compose, header, instantiate, options
 from medexp.config import one_of
 
 if TYPE_CHECKING:
@@ -125,68 +126,14 @@ def datasets(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
-    table = rich_table("dataset", "title", "licence", "size", "looked for in", "found")
     for row in rows:
-        found = {True: "yes", False: "no", None: ""}[row["found"]]
-        table.add_row(row["dataset"], row["title"], row["licence"], row["size"], row["root"], found)
-    print_rich(table)
-    for row in rows:
-        if row["url"]:
-            print_rich(f"{row['dataset']}: {row['url']}")
+        found = {True: "found in", False: "not found in", None: ""}[row["found"]]
+        facts = [row["licence"], row["size"], f"{found} {row['root'] or ''}".strip()]
+        lines = ["; ".join(fact for fact in facts if fact), *filter(None, [row["url"]])]
+        print(textwrap.fill(f"{row['dataset']}: {row['title']}", 80, subsequent_indent="    "))
+        for line in lines:
+            print(textwrap.indent(textwrap.fill(line, 76, break_long_words=False), "    "))
     return 0
-
-
-def data(arguments: list[str]) -> int:
-    p = parser(
-        "data",
-        "Check a data set as a run would read it: counts per split and class, digests,\n"
-        "byte-identical images and patients or slides across splits.\n"
-        "Exit code 1 where something would falsify a result.",
-        "  medexp data check dataset=pcam\n"
-        "  medexp data check dataset=pcam dataset.split=random\n"
-        "  medexp data check source=phantom --json",
-    )
-    p.add_argument("action", choices=["check"])
-    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    p.add_argument("--json", action="store_true", help="machine-readable")
-    given = p.parse_intermixed_args(arguments)
-    settings = compose(given.overrides, arguments)
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from medexp.data.check import check
-    from medexp.experiment import load_data
-
-    loaded = load_data(settings)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("checking", total=sum(map(len, loaded.splits().values())))
-        found = check(loaded, step=lambda images: progress.advance(bar, images))
-    if given.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print_check(found)
-    return 1 if found["faults"] else 0
-
-
-def print_check(found: dict[str, Any]) -> None:
-    shape = "x".join(map(str, found["image_shape"]))
-    table = rich_table("split", "images>", "per class", "groups>", "copies>", "blake2b")
-    table.title = f"{found['dataset']}: {shape} {found['dtype']}"
-    for name, split in found["splits"].items():
-        classes = ", ".join(f"{key} {count:,}" for key, count in split["per_class"].items())
-        groups = "" if split["groups"] is None else f"{split['groups']:,}"
-        copies = str(found["duplicates_within"][name])
-        table.add_row(name, f"{split['images']:,}", classes, groups, copies, split["blake2b"][:12])
-    print_rich(table)
-    for note in [*found["partial"], *found["notes"]]:
-        print_rich(f"note: {note}")
-    if found["shared_groups"] is None:
-        print_rich("note: no patient or slide is known, so none could be followed across splits")
-    for fault in found["faults"]:
-        print_rich(f"FAULT: {fault}")
-    if not found["faults"]:
-        print_rich("Nothing found that would falsify a result.")
 
 
 def report(arguments: list[str]) -> int:
@@ -300,7 +247,7 @@ def dataset_rows(arguments: list[str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "dataset": name,
-                "title": info.title if info else None,
+                "title": info.title if info else header("dataset", name, arguments),
                 "classes": list(info.classes) if info else None,
                 "counts": info.counts if info else None,
                 "licence": info.licence if info else None,
