@@ -78,11 +78,22 @@ def split_pool(pool: Pool, plan: Plan) -> Dataset:
         val=split(kept["val"]),
         test=split(kept["test"]),
         partial=(*partial(pool, planned.kind), *planned.partial),
-        notes=(*pool.notes, *planned.notes, *notes),
+        notes=(*pool.notes, *planned.notes, *notes, *copies(pixels.digests, kept)),
         marks=planned.marks,
         skipped=skipped,
         facts={str(pool.ids[row]): facts for row, facts in pixels.facts.items()},
     )
+
+
+def copies(digests: np.ndarray | None, rows: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note where test images are files of the training part again, under another name."""
+    if digests is None:
+        return ()
+    again = int(np.isin(digests[rows["test"]], digests[rows["train"]]).sum())
+    if not again:
+        return ()
+    share = again / len(rows["test"])
+    return (f"{again:,} test images ({share:.1%}) are copies of training images, byte for byte",)
 
 
 def unreadable(

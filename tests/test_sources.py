@@ -95,6 +95,16 @@ def test_unreadable_images_stop_a_run_or_are_named(caplog):
         assert split.ids.tolist() == expected
 
 
+def test_copies_under_another_name_are_noted(tmp_path):
+    data = sources.load_data(settings())
+    train, test = (int(data.splits()[part].ids[0][1:]) for part in ("train", "test"))
+    for row in range(40):
+        (tmp_path / f"{row}.png").write_bytes(bytes([train if row == test else row]))
+    noted = sources.load_data(settings(root=str(tmp_path)))
+    text = "1 test images (12.5%) are copies of training images, byte for byte"
+    assert text in noted.notes and text not in data.notes
+
+
 def test_examine_goes_past_what_stops_a_run():
     leaky = settings(broken=True, patients=True, split="stratified")
     with pytest.raises(MedexpError, match="patients or slides stand on both sides"):

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,11 +43,15 @@ LONG_DIGEST = 1e9  # bytes from which a bar is shown
 
 @dataclass(frozen=True)
 class Stored:
-    """array: (N, *shape), memory-mapped. failed: row -> reason. facts: row -> of the file."""
+    """array: (N, *shape), memory-mapped. failed: row -> reason. facts: row -> of the file.
+
+    digests: (N,) str, of the file of each image; None where one file holds many.
+    """
 
     array: np.ndarray
     failed: dict[int, str]
     facts: dict[int, dict[str, Any]]
+    digests: np.ndarray | None = None
 
 
 def stored(pool: Pool) -> Stored:
@@ -62,7 +66,8 @@ def stored(pool: Pool) -> Stored:
             f"{pool.name}: only a list of files is known, no pixels. Leave dataset.file_list "
             "out, or look at the split alone: medexp data check"
         )
-    folder = cache_dir() / "arrays" / f"{pool.name}-{key_of(pool)}"
+    digests = file_digests(pool)
+    folder = cache_dir() / "arrays" / f"{pool.name}-{key_of(pool, digests)}"
     make_once(folder, lambda unfinished: build(pool, unfinished), resume=True)
     try:
         array = np.load(folder / "images.npy", mmap_mode="r")
@@ -78,13 +83,14 @@ def stored(pool: Pool) -> Stored:
         array,
         {line["row"]: line["error"] for line in lines if "error" in line},
         {line["row"]: line["facts"] for line in lines if line.get("facts")},
+        np.array(digests) if len(set(pool.files)) == len(pool) else None,
     )
 
 
 # ---------------------------------------------------------------- the key
 
 
-def key_of(pool: Pool) -> str:
+def key_of(pool: Pool, digests: Sequence[str]) -> str:
     """What the pixels follow from: bytes of the files, settings, and the source of the reader."""
     assert pool.decode is not None
     content = {
@@ -93,7 +99,7 @@ def key_of(pool: Pool) -> str:
         "dtype": str(np.dtype(pool.dtype)),
         "reader": hashlib.blake2b(reader_source(pool.decode), digest_size=8).hexdigest(),
         "ids": pool.ids.tolist(),
-        "files": file_digests(pool),
+        "files": list(digests),
     }
     text = json.dumps(content, sort_keys=True, default=str).encode()
     return hashlib.blake2b(text, digest_size=10).hexdigest()
@@ -368,7 +374,7 @@ def entries() -> list[dict[str, Any]]:
                 | {
                     "name": folder.name.removeprefix(".").removesuffix(".building"),
                     "kind": "building" if unfinished else kind,
-                    "bytes": sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()),
+                    "bytes": sum(f.stat().st_blocks for f in folder.rglob("*")) * 512,
                     "created": folder.stat().st_mtime,
                     "path": str(folder),
                 }

@@ -47,6 +47,10 @@ def make_pool(folder, n=30, decode=None, dtype=np.uint8, **settings):
     )
 
 
+def key(pool):
+    return arrays.key_of(pool, arrays.file_digests(pool))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDEXP_CACHE", str(tmp_path / "cache"))
@@ -104,14 +108,14 @@ def test_files_of_another_place_with_the_same_bytes_share_an_entry(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     first, second = (make_pool(tmp_path / name) for name in ("one", "two"))
-    assert arrays.key_of(first) == arrays.key_of(second)
+    assert key(first) == key(second)
 
 
 def test_a_changed_reader_never_finds_old_pixels(folder, monkeypatch):
     pool = make_pool(folder)
-    before = arrays.key_of(pool)
+    before = key(pool)
     monkeypatch.setattr(arrays, "reader_source", lambda decode: b"another")
-    assert arrays.key_of(pool) != before
+    assert key(pool) != before
 
 
 def test_bytes_are_read_again_only_where_size_or_time_changed(folder, monkeypatch):

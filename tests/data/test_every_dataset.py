@@ -1,0 +1,131 @@
+"""Every data set, by glob: phantoms and the same files from disk train through the command line."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from medexp.compose import options
+from tests.conftest import read
+
+# What keeps an epoch short; the network is one of the data set's paper where that is quick enough.
+SMALL = {
+    "all": ("native1", 60, "dataset.size=64"),
+    "cervix": ("cervixnet1", 60, "dataset.size=80"),
+    "csv_table": ("native3", 64, "dataset.size=64"),
+    "image_folder": ("native2", 64, "dataset.size=64"),
+    "ldct": ("ldct_m4", 64, "dataset.size=40"),
+    "pcam": ("native3", 64),
+    "pcam_kaggle": ("native4", 64),
+    "tbt": ("viptt", 24, "dataset.size=[3,32,32]", "model.chunk=3"),
+    "ucf50": ("viptt", 40, "dataset.size=32", "dataset.frames=4", "model.chunk=4"),
+}
+PAPERS = {
+    "all": ("allnet", "allnet_14", "alexnet", "vgg16", "resnet50", "inception_v3"),
+    "cervix": ("cervixnet1", "cervixnet2", "inception_v2", "resnet101"),
+    "ldct": ("ldct_m1", "ldct_m2", "ldct_m3", "ldct_m4"),
+    "pcam": tuple(f"native{n}{kind}" for n in range(1, 5) for kind in ("", "_counted")),
+    "tbt": ("viptt", "viptt_gru"),
+    "ucf50": ("viptt",),
+}
+SIZES = {"all": 150, "alexnet": 224, "vgg16": 224, "resnet50": 224, "inception_v3": 299}
+
+
+def test_every_data_set_is_tried():
+    assert set(SMALL) == set(options("dataset"))
+
+
+def train(medexp, *overrides):
+    before = set(Path("outputs").glob("*/*"))
+    code = medexp("train", "trainer.epochs=1", "trainer.resamples=0", *overrides)
+    assert code == 0, medexp.err
+    (run,) = set(Path("outputs").glob("*/*")) - before
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_phantoms_and_the_same_files_from_disk(medexp, workplace, name):
+    model, size, *small = SMALL[name]
+    chosen = (f"dataset={name}", f"model={model}", "trainer.batch_size=8", *small)
+    chosen += ("trainer.monitor=val_loss",)  # an AUC needs every class in a small validation split
+    run = train(medexp, *chosen, "source=phantom", f"source.size={size}")
+    metrics = read(run / "metrics.json")
+    assert "PHANTOM" in metrics["marks"] and "PHANTOM" in (run / "table.md").read_text()
+    assert "Decoding" in medexp.err
+
+    (root,) = (workplace / "cache" / "phantom").glob("[!.]*/")
+    run = train(medexp, *chosen, f"dataset.root={root}")
+    again = read(run / "metrics.json")
+    assert "PHANTOM" not in again["marks"]
+    assert "Decoding" not in medexp.err  # the very same bytes are in the cache already
+    assert again["test"] == metrics["test"]
+
+    # The split that was written can be replayed.
+    replayed = train(medexp, *chosen, f"dataset.root={root}", f"dataset.split_file={run}/split.csv")
+    assert ids_of(replayed) == ids_of(run)
+    assert read(replayed / "metrics.json")["test"] == metrics["test"]
+
+
+def ids_of(run):
+    with open(run / "split.csv", newline="") as file:
+        return [(row["id"], row["split"]) for row in csv.DictReader(file)]
+
+
+def test_folds_through_the_command_line(medexp):
+    seen = []
+    for fold in range(3):
+        run = train(
+            medexp, "source=phantom", "source.size=64", "dataset.split=patients",
+            "dataset.folds=3", f"dataset.fold={fold}", "trainer.monitor=val_loss",
+        )  # fmt: skip
+        seen += [key for key, split in ids_of(run) if split == "test"]
+    assert len(seen) == len(set(seen)) == 64 + 2 * 64
+    assert "fold 2 of 3 is the test split" in (run / "table.md").read_text()
+
+
+def test_a_leak_is_refused_then_marked_in_the_table(medexp):
+    leaky = ("source=phantom", "source.size=128", "dataset.split=stratified")
+    assert medexp("train", *leaky, "trainer.epochs=1") == 1
+    assert "dataset.allow_leak=true, which marks every table LEAKY" in medexp.err
+    run = train(medexp, *leaky, "dataset.allow_leak=true")
+    table = (run / "table.md").read_text()
+    assert "LEAKY" in table.splitlines()[0] and "of the test images are of" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, model", [(n, m) for n, models in PAPERS.items() for m in models])
+def test_networks_of_a_paper_on_its_data(medexp, name, model):
+    """At the paper's own size of image, but for the volumes."""
+    small = SMALL[name][2:] if name in ("tbt", "ucf50") else ()
+    if name == "all":
+        small = (f"dataset.size={SIZES.get(model, 150)}", "dataset.max_train=8")
+    if name == "cervix":
+        small = (
+            f"dataset.size={160 if model.startswith('cervix') else 224}",
+            "dataset.max_train=8",
+        )
+    run = train(
+        medexp, f"dataset={name}", f"model={model}", "source=phantom", f"source.size={SMALL[name][1]}",
+        "trainer.batch_size=4", "trainer.monitor=val_loss", *small,
+    )  # fmt: skip
+    assert read(run / "status.json")["state"] == "done"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("folder", "overrides"),
+    [
+        ("pcam", ("dataset=pcam",)),
+        ("pcam_kaggle", ("dataset=pcam_kaggle",)),
+        ("ldct", ("dataset=ldct", "model=ldct_m2", "dataset.max_train=64", "dataset.size=64")),
+        ("cells", ("dataset=image_folder", "dataset.size=96")),
+        (
+            "pcam_kaggle",
+            ("dataset=csv_table", "dataset.table=train_labels.csv", "dataset.path_column=id",
+             "dataset.folder=train", "dataset.extension=.tif", "dataset.size=96"),
+        ),
+    ],
+)  # fmt: skip
+def test_real_files(medexp, real_data, folder, overrides):
+    run = train(medexp, f"dataset.root={real_data / folder}", *overrides)
+    assert "PHANTOM" not in read(run / "metrics.json")["marks"]
