@@ -1,27 +1,10 @@
-"""Augmentation: per-sample, batched on the device, drawn ahead from the seed and the epoch.
-
-An augmentation has `draw(n, generator) -> (n, k) float32 in [0, 1)`, called once an epoch on the
-CPU, and `__call__(images, draws)` on a batch of the stored images (B, H, W, C) with its rows of
-draws; the batch is a copy that it may write to. A sample's draws depend on nothing but seed, epoch
-and position, so a resumed run, another device or another data path sees the same images.
-"""
-
-from collections.abc import Callable
+"""Flips and turns by right angles, which keep every pixel."""
 
 import torch
 from torch import Generator, Tensor
 
+from medexp.augment.base import share, where
 from medexp.errors import MedexpError
-
-
-class Identity:
-    """No augmentation."""
-
-    def draw(self, n: int, generator: Generator) -> Tensor:
-        return torch.empty(n, 0)
-
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        return images
 
 
 class FlipsTurns:
@@ -60,13 +43,29 @@ class FlipsTurns:
         return images
 
 
-def where(chosen: Tensor, images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """`change` of the chosen images (B,), the others as they are.
+class RightAngles:
+    """Augmentor's rotate90, rotate270, flip_left_right and flip_top_bottom in turn, each at p.
 
-    On a CPU only those are touched, in place, which is several times faster; on a device all are
-    changed and then selected, since asking it how many are chosen would stop it.
+    As Mir and Nissa (3.3.2) have it. At p = 0.5 all eight symmetries of a square are equally
+    likely; at another p they are not, and rotate270 may undo rotate90.
     """
-    if images.device.type == "cpu":
-        rows = chosen.nonzero().squeeze(1)
-        return images.index_copy_(0, rows, change(images.index_select(0, rows)))
-    return torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), change(images), images)
+
+    def __init__(self, *, p: float = 0.5):
+        self.p = share("p", p)
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return torch.rand(n, 4, generator=generator)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """images: (B, [D,] S, S, C) of any dtype, draws: (B, 4); returns the shape it got."""
+        height, width = images.shape[-3:-1]
+        if height != width:
+            raise MedexpError(
+                f"augment=right_angles: images are {height}x{width}, and a turn by 90 degrees "
+                "needs square ones. Take augment=flips_turns augment.turns=false"
+            )
+        left, right, mirrored, upside_down = (draws < self.p).unbind(1)
+        half = right & ~left  # a turn to the right is one to the left and both flips
+        images = where(left ^ right, images, lambda x: x.transpose(-3, -2).flip(-3))
+        images = where(mirrored ^ half, images, lambda x: x.flip(-2))
+        return where(upside_down ^ half, images, lambda x: x.flip(-3))
