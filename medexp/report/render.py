@@ -2,8 +2,10 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,14 +13,17 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from medexp.report.load import Run
-from medexp.report.tables import Row, Table, paper_row, run_labels, scores, tables
+from medexp.report.repeats import Repeats, arranged, find_repeats, group_label, scores
+from medexp.report.tables import Row, Table, paper_row, run_labels, tables
 from medexp.runs import write_text
+
+Line = dict[str, Any]
 
 CSV_COLUMNS = (
     "run", "model", "dataset", "metric", "reported", "ours", "difference", "ci_low", "ci_high",
-    "marks", "state",
+    "marks", "state", "mean_of", "sd",
 )  # fmt: skip
-_STYLES = {"reported": "bold", "ours": "", "detail": "dim"}
+_STYLES = {"reported": "bold", "ours": "", "member": "dim", "detail": "dim"}
 
 
 def show(arranged: Iterable[Table], console: Console | None = None) -> None:
@@ -52,36 +57,78 @@ def csv_text(runs: Sequence[Run]) -> str:
     Numbers are exact (`repr`), the reported ones as the paper prints them; what is missing or
     undefined is empty. `run` is the run's folder, `model` its label in the table, `metric` a key of
     `metrics.score`, `marks` are joined by `;`. A run without metrics is one line without a metric.
+    After the members of repeats come the lines of their mean (`mean_of` how many, `sd`, the folder
+    that they share), and of all folds together.
     """
-    labels = run_labels(runs)
+    groups = find_repeats(runs)
+    labels = run_labels(runs, groups)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for run in runs:
-        match = paper_row(run)
-        reported = (
-            {c.metric: match[1].reported.get(c.name) for c in match[0].columns} if match else {}
-        )
-        scored = scores(run)
-        intervals = scored.get("ci95") or {}
-        metrics = [k for k, v in scored.items() if isinstance(v, float) or k in intervals]
-        for metric in metrics or [""]:
-            ours, printed = scored.get(metric), reported.get(metric)
-            writer.writerow(
-                (
-                    run.path,
-                    labels[run.path],
-                    run.dataset,
-                    metric,
-                    printed,
-                    ours,
-                    None if ours is None or printed is None else ours - float(printed),
-                    *(intervals.get(metric) or (None, None)),
-                    ";".join(run.marks),
-                    run.state,
-                )
-            )
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for entry in arranged(runs, groups):
+        if isinstance(entry, Run):
+            writer.writerows(_run_lines(entry, labels[entry.path]))
+            continue
+        for run in entry.runs:
+            writer.writerows(_run_lines(run, labels[run.path]))
+        writer.writerows(_repeat_lines(entry, group_label(entry, labels)))
     return text.getvalue()
+
+
+def _run_lines(run: Run, label: str) -> list[Line]:
+    facts = {"run": run.path, "model": label, "marks": ";".join(run.marks), "state": run.state}
+    return _lines(run, facts, scores(run))
+
+
+def _repeat_lines(group: Repeats, label: str) -> list[Line]:
+    """The mean of repeats as `_run_lines` of a run, and the scores over all folds."""
+    first = group.scored[0]
+    marked = {"marks": ";".join(group.marks), "state": group.state}
+    marked["run"] = os.path.commonpath([run.path for run in group.runs])
+    means = {metric: group.mean(metric) for metric in _metrics(scores(first))}
+    lines = []
+    for line in _lines(
+        first,
+        {**marked, "model": f"{label}, {group.title.removesuffix(' (sd)')}"},
+        {
+            **{metric: mean and mean.value for metric, mean in means.items()},
+            "ci95": {metric: mean and mean.interval for metric, mean in means.items()},
+        },
+    ):
+        mean = means[str(line["metric"])]
+        lines.append(line | ({"mean_of": mean.n, "sd": mean.sd} if mean else {}))
+    for which, scored in group.pooled():
+        lines += _lines(first, {**marked, "model": f"{label}, {which}"}, scored)
+    return lines
+
+
+def _lines(run: Run, facts: Line, scored: dict[str, Any]) -> list[Line]:
+    """A line for each metric of `scored`, beside what the paper of the run reports."""
+    match = paper_row(run)
+    reported = {c.metric: match[1].reported.get(c.name) for c in match[0].columns} if match else {}
+    intervals = scored.get("ci95") or {}
+    lines = []
+    for metric in _metrics(scored) or [""]:
+        ours, printed = scored.get(metric), reported.get(metric)
+        low, high = intervals.get(metric) or (None, None)
+        lines.append(
+            {
+                **facts,
+                "dataset": run.dataset,
+                "metric": metric,
+                "reported": printed,
+                "ours": ours,
+                "difference": None if ours is None or printed is None else ours - float(printed),
+                "ci_low": low,
+                "ci_high": high,
+            }
+        )
+    return lines
+
+
+def _metrics(scored: dict[str, Any]) -> list[str]:
+    intervals = scored.get("ci95") or {}
+    return [key for key, value in scored.items() if isinstance(value, float) or key in intervals]
 
 
 def write_tables(runs: Sequence[Run], folder: str | Path) -> tuple[Path, Path]:

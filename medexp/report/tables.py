@@ -3,8 +3,10 @@
 A run stands in its paper's table if its config names a paper, the paper's data set is the run's and
 one of the paper's rows lists the run's model; all other runs share one plain table. No run is left
 out: failed, running and unfinished ones are rows with their state, and the reason is a footnote.
+Repeats of one experiment (`repeats`) are a line each, and then their mean.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from typing import Any, Literal
 from medexp.metrics import headline
 from medexp.report.load import Run
 from medexp.report.paper import Column, Paper, PaperRow, contradiction, parse_paper
+from medexp.report.repeats import Mean, Repeats, arranged, find_repeats, group_label, scores
+from medexp.report.repeats import notes as repeat_notes
 
 MISSING = "—"
 _MEAN_F1 = "† holds for the F1 of one class; a mean of F1 over the classes need not be that."
@@ -28,9 +32,10 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Row:
-    """`reported` opens a row of the paper, `ours` a run; `detail` belongs to the `ours` above."""
+    """`reported` opens a row of the paper, `ours` a run or a mean; `detail` belongs to the `ours`
+    above, `member` to the mean below."""
 
-    kind: Literal["reported", "ours", "detail"]
+    kind: Literal["reported", "ours", "member", "detail"]
     cells: tuple[str, ...]
 
 
@@ -50,7 +55,8 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     Raises:
         MedexpError: a run's `paper` node is not one (see `parse_paper`).
     """
-    labels = run_labels(runs)
+    groups = find_repeats(runs)
+    labels = run_labels(runs, groups)
     by_paper: dict[tuple[str, str], tuple[Paper, list[Run]]] = {}
     plain = []
     for run in runs:
@@ -60,8 +66,8 @@ def tables(runs: Sequence[Run]) -> list[Table]:
         else:
             paper = match[0]
             by_paper.setdefault((paper.title, paper.table), (paper, []))[1].append(run)
-    arranged = [_paper_table(paper, members, labels) for paper, members in by_paper.values()]
-    return arranged + ([_plain_table(plain, labels)] if plain else [])
+    found = [_paper_table(paper, members, groups, labels) for paper, members in by_paper.values()]
+    return found + ([_plain_table(plain, groups, labels)] if plain else [])
 
 
 def paper_row(run: Run) -> tuple[Paper, PaperRow] | None:
@@ -73,26 +79,37 @@ def paper_row(run: Run) -> tuple[Paper, PaperRow] | None:
     return None if row is None or paper.dataset != run.dataset else (paper, row)
 
 
-def run_labels(runs: Sequence[Run]) -> dict[Path, str]:
+def run_labels(runs: Sequence[Run], groups: Sequence[Repeats]) -> dict[Path, str]:
     """Run path -> its model and what tells it from the other runs of that model and data set.
 
-    That is the command-line overrides that not all of them share, and the folder if that is not
-    enough.
+    That is the command-line overrides that not all of them share, seed and fold of repeats, and the
+    folder if that is not enough. (The members of an ensemble are in its mark.)
     """
+    repeated = {run.path: repeats.words(run) for repeats in groups for run in repeats.runs}
     labels = {}
     for key in {(run.dataset, run.model) for run in runs}:
         group = [run for run in runs if (run.dataset, run.model) == key]
         common = set.intersection(*(set(run.overrides) for run in group))
-        own = {
-            r.path: " ".join([r.model, *(o for o in r.overrides if o not in common)]) for r in group
-        }
+        own = {}
+        for run in group:
+            words = repeated.get(run.path, [])
+            said = tuple(word.partition("=")[0] + "=" for word in words)
+            if run.config.get("ensemble"):
+                said += ("run=", "ensemble=")
+            overrides = [o for o in run.overrides if not o.lstrip("+").startswith(said)]
+            own[run.path] = " ".join(
+                [run.model, *(o for o in overrides if o not in common), *words]
+            )
         count = Counter(own.values())
         for path, label in own.items():
             labels[path] = label if count[label] == 1 else f"{label} {'/'.join(path.parts[-2:])}"
     return labels
 
 
-def _paper_table(paper: Paper, runs: Sequence[Run], labels: dict[Path, str]) -> Table:
+def _paper_table(
+    paper: Paper, runs: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]
+) -> Table:
+    entries = arranged(runs, groups)
     rows: list[Row] = []
     doubts = []
     for row in paper.rows:
@@ -109,8 +126,9 @@ def _paper_table(paper: Paper, runs: Sequence[Run], labels: dict[Path, str]) -> 
             for column in paper.columns
         ]
         rows.append(Row("reported", (f"{row.label} reported", *reported)))
-        for run in (run for run in runs if run.model in row.models):
-            rows += _run_rows(run, labels[run.path], paper.columns, row.reported)
+        for entry in entries:
+            if _first(entry).model in row.models:
+                rows += _rows(entry, labels, paper.columns, row.reported)
     absent = [row.label for row in paper.rows if not {*row.models} & {run.model for run in runs}]
     budget = f", {paper.epochs:,} epochs" if paper.epochs else ""
     return Table(
@@ -122,20 +140,22 @@ def _paper_table(paper: Paper, runs: Sequence[Run], labels: dict[Path, str]) -> 
             *([_MEAN_F1] if doubts else []),
             *_mark_notes(runs, labels, compared=True),
             *_state_notes(runs, labels),
+            *_repeat_notes(entries, labels),
             *([f"No run here of {', '.join(absent)}."] if absent else []),
             f"Reported: {paper.table} of {paper.citation}{budget}. Difference: ours - reported.",
-            *_common_notes(runs, paper.assumptions),
+            *_common_notes(entries, paper.assumptions),
         ),
     )
 
 
-def _plain_table(runs: Sequence[Run], labels: dict[Path, str]) -> Table:
+def _plain_table(runs: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]) -> Table:
+    entries = arranged(runs, groups)
     rows: list[Row] = []
     splits = " and ".join(dict.fromkeys(run.split for run in runs))
-    for run in runs:
-        names = headline((run.metrics or {}).get("classes", ()))
+    for entry in entries:
+        names = headline((_first(entry).metrics or {}).get("classes", ()))
         columns = [Column(_NAMES[short], key, 4) for short, key in names.items()]
-        rows += _run_rows(run, f"{labels[run.path]} on {run.dataset}", columns, {})
+        rows += _rows(entry, labels, columns, {})
     return Table(
         title=" · ".join([f"Results on the {splits} split", *_title_marks(runs)]),
         header=("Model", *_NAMES.values()),
@@ -143,25 +163,78 @@ def _plain_table(runs: Sequence[Run], labels: dict[Path, str]) -> Table:
         footnotes=(
             *_mark_notes(runs, labels, compared=False),
             *_state_notes(runs, labels),
+            *_repeat_notes(entries, labels),
             "AUC, F1, precision and recall: of the second class where there are two, else the mean"
             " over the classes (AUC one-vs-rest).",
-            *_common_notes(runs, ()),
+            *_common_notes(entries, ()),
         ),
     )
 
 
+def _first(entry: Run | Repeats) -> Run:
+    return entry.scored[0] if isinstance(entry, Repeats) else entry
+
+
+def _rows(
+    entry: Run | Repeats,
+    labels: dict[Path, str],
+    columns: Sequence[Column],
+    reported: dict[str, str],
+) -> list[Row]:
+    """The lines of a run, or of repeats: a line each, their mean, and the score of all folds."""
+
+    def title(label: str) -> str:
+        return f"ours: {label}" if reported else f"{label} on {_first(entry).dataset}"
+
+    if isinstance(entry, Run):
+        return _run_rows(entry, title(labels[entry.path]), columns, reported)
+    rows = []
+    for run in entry.runs:
+        line, *_ = _run_rows(run, title(labels[run.path]), columns, {})
+        rows.append(Row("member", line.cells))
+    name = title(group_label(entry, labels))
+    means = [entry.mean(column.metric) for column in columns]
+    cells = map(_mean, means, (column.digits for column in columns))
+    rows.append(Row("ours", (" ".join([f"{name}, {entry.title}", *entry.marks]), *cells)))
+    rows += _details(
+        [mean and mean.value for mean in means],
+        [mean and mean.interval for mean in means],
+        columns,
+        reported,
+    )
+    for which, scored in entry.pooled():
+        pooled = " ".join([f"{name}, {which}", *entry.marks])
+        rows += _scored_rows(pooled, scored, columns, reported)
+    return rows
+
+
 def _run_rows(
-    run: Run, label: str, columns: Sequence[Column], reported: dict[str, str]
+    run: Run, title: str, columns: Sequence[Column], reported: dict[str, str]
 ) -> list[Row]:
     """The lines of one run: its values, the difference if anything is reported, the interval."""
     state = [] if run.state == "done" else [run.state]
-    title = " ".join([f"ours: {label}" if reported else label, *run.marks, *state])
+    title = " ".join([title, *run.marks, *state])
     if run.metrics is None:
         return [Row("ours", (title, *[MISSING] * len(columns)))]
-    scored = scores(run)
+    return _scored_rows(title, scores(run), columns, reported)
+
+
+def _scored_rows(
+    title: str, scored: dict[str, Any], columns: Sequence[Column], reported: dict[str, str]
+) -> list[Row]:
     values = [scored.get(column.metric) for column in columns]
     intervals = [(scored.get("ci95") or {}).get(column.metric) for column in columns]
-    lines = [Row("ours", (title, *map(_number, values, (c.digits for c in columns))))]
+    cells = map(_number, values, (column.digits for column in columns))
+    return [Row("ours", (title, *cells)), *_details(values, intervals, columns, reported)]
+
+
+def _details(
+    values: Sequence[float | None],
+    intervals: Sequence[Sequence[float] | None],
+    columns: Sequence[Column],
+    reported: dict[str, str],
+) -> list[Row]:
+    lines = []
     if reported:
         cells = (
             _difference(value, reported.get(column.name), column.digits)
@@ -174,13 +247,12 @@ def _run_rows(
     return lines
 
 
-def scores(run: Run) -> dict[str, Any]:
-    """What the run scored on its split; empty if it has no metrics."""
-    return (run.metrics or {}).get(run.split) or {}
-
-
 def _number(value: float | None, digits: int) -> str:
     return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _mean(mean: Mean | None, digits: int) -> str:
+    return MISSING if mean is None else f"{mean.value:.{digits}f} ({mean.sd:.{digits}f})"
 
 
 def _difference(value: float | None, reported: str | None, digits: int) -> str:
@@ -229,10 +301,29 @@ def _because(run: Run) -> str:
     return f": {' '.join(run.reason.split())}" if run.reason else ""
 
 
-def _common_notes(runs: Sequence[Run], assumptions: Iterable[str]) -> list[str]:
-    methods = {scores(run).get("ci_method") for run in runs} - {None, "none"}
-    notes = (note for run in runs for note in (run.metrics or {}).get("notes") or ())
+def _repeat_notes(entries: Sequence[Run | Repeats], labels: dict[Path, str]) -> list[str]:
+    return repeat_notes([entry for entry in entries if isinstance(entry, Repeats)], labels)
+
+
+def _common_notes(entries: Sequence[Run | Repeats], assumptions: Iterable[str]) -> list[str]:
+    """How the intervals of single scores were made, then what is assumed."""
+    methods: set[str] = set()
+    noted: list[str] = []
+    for entry in entries:
+        if isinstance(entry, Repeats):
+            shown = [scored for _, scored in entry.pooled()]
+            # What the folds' notes differ in stands in their labels.
+            said = (note for run in entry.runs for note in _said(run))
+            noted += [re.sub(r"\bfold \d+ of\b", "one fold of", note) for note in said]
+        else:
+            shown = [scores(entry)]
+            noted += _said(entry)
+        methods |= {str(scored["ci_method"]) for scored in shown if "ci_method" in scored}
     return [
-        *(f"95% interval: {method}." for method in sorted(map(str, methods))),
-        *dict.fromkeys([*assumptions, *notes]),
+        *(f"95% interval: {method}." for method in sorted(methods - {"none"})),
+        *dict.fromkeys([*assumptions, *noted]),
     ]
+
+
+def _said(run: Run) -> list[str]:
+    return list((run.metrics or {}).get("notes") or ())
