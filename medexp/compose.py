@@ -1,5 +1,7 @@
 """The only module that sees Hydra or OmegaConf: everything else gets plain dicts and arguments."""
 
+import glob
+import json
 import os
 import re
 import sys
@@ -72,6 +74,37 @@ def override_of(arguments: Sequence[str], key: str) -> str | None:
     """The value that the command line gives to a key, if it does."""
     given = [a.split("=", 1)[1] for a in arguments if a.startswith(key + "=")]
     return given[-1].strip("'\"") if given else None
+
+
+def folders_of(value: str) -> list[str]:
+    """The run directories that `run=` names: DIR, or for an ensemble A,B,C or [A,B,C]."""
+    if value and Path(value).is_dir():  # its name may hold a comma
+        return [value]
+    parts = (part.strip(" '\"") for part in value.removeprefix("[").removesuffix("]").split(","))
+    return [part for part in parts if part]
+
+
+def complete_folders(word: str) -> list[str]:
+    """Completions of run=outputs/pc, or of the last folder of run=A,B: a run, or a folder on."""
+    start = max(map(word.rfind, "=[,")) + 1
+    before, typed = word[:start], word[start:]
+    folders = sorted(glob.glob(glob.escape(typed) + "*/"))
+    return [
+        before + (folder.rstrip("/") if (Path(folder) / "config.yaml").is_file() else folder)
+        for folder in folders
+    ]
+
+
+def of_ensemble(folders: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """A command line with run=A,B,C spelled as Hydra takes it: run=A ensemble=[A,B,C].
+
+    Unquoted, Hydra takes A,B,C for a sweep, and [A,B,C] for a list that the key `run` is not.
+    """
+    if own := [a for a in arguments if re.match(r"[+~]*model[=.]", a)]:
+        raise ConfigError(f"{own[0]}: the runs of an ensemble bring their networks. Leave it out")
+    quoted = [json.dumps(folder, ensure_ascii=False) for folder in folders]
+    rest = [a for a in arguments if not a.startswith("run=")]
+    return [*rest, f"run={quoted[0]}", f"ensemble=[{','.join(quoted)}]"]
 
 
 def overrides_first(arguments: Sequence[str]) -> list[str]:
@@ -204,7 +237,8 @@ def primary_of_run(key: str, folder: str, arguments: list[str], hydra_node: dict
         if group == "paper" and override_of(arguments, group) is None:
             defaults.append({"optional paper": "${dataset}"})
         else:
-            defaults.append({group: override_of(arguments, group)})
+            # Of a sweep the first; each job then brings its own.
+            defaults.append({group: str(override_of(arguments, group)).split(",")[0]})
     node = {
         "defaults": [*defaults, "_self_"],
         **saved,
@@ -214,6 +248,20 @@ def primary_of_run(key: str, folder: str, arguments: list[str], hydra_node: dict
     name = f"of_{key}"
     ConfigStore.instance().store(name=name, node=node)
     return name
+
+
+def primary_of_eval(arguments: list[str]) -> str:
+    """Register what completion behind `medexp eval` looks up, and return its name.
+
+    That is the config of the run where one is named, else the one of `medexp train`.
+    """
+    folders = folders_of(override_of(arguments, "run") or "")
+    if folders and (Path(folders[0]) / "config.yaml").is_file():
+        return primary_of_run("run", folders[0], arguments, {})
+    node = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
+    node["defaults"] = ["eval_schema" if d == "schema" else d for d in node["defaults"]]
+    ConfigStore.instance().store(name="of_eval", node=node)
+    return "of_eval"
 
 
 def saved_config(key: str, folder: str) -> dict[str, Any]:

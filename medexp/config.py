@@ -10,7 +10,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ class Stage:
 
     lr: float | None = None  # null: the optimizer's
     l2: float = 0.0
+    l1: float = 0.0
+    weight_decay: float | None = None  # null: the optimizer's
     frozen: bool = False
+    fixed_statistics: bool = True  # of the BatchNorm layers of a stage while it is frozen
 
 
 @dataclass
@@ -85,6 +88,14 @@ class Trainer:
     deterministic: bool = False
     threads: int | None = None
     data: str = "auto"
+    max_steps: int | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    ema: float = 0.0
+    switch_at: int | None = None
+    switch_to: list[str] = field(default_factory=list)
     monitor: str = "val_auc"
     resamples: int = 1000
 
@@ -100,11 +111,16 @@ class Config:
     schedule: dict[str, Any] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
     augment: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(default_factory=Trainer)
     paper: dict[str, Any] | None = None
     seed: int = 0
     resume: str | None = None
+    init_from: str | None = None
+    second: dict[str, Any] = field(default_factory=dict)
+    plot_schedule: bool = False
+    plot_augment: bool = False
     debug: bool = False
 
 
@@ -113,7 +129,9 @@ class EvalConfig(Config):
     """Every top-level key of `medexp eval`: those of the run, and which split to evaluate."""
 
     run: str = "???"
+    ensemble: list[str] | None = None  # of run=[A,B,C]; the data are of the first, which is `run`
     split: str = "test"
+    tta: dict[str, Any] | None = None
     explain: dict[str, Any] | None = None
 
 
@@ -199,6 +217,8 @@ def check_node(
             raise ConfigError(
                 f"{key}.{name}={value!r}: must be {_spell(hints[name])}, not {type(value).__name__}"
             )
+        for inner, node_inside in _nodes_in(f"{key}.{name}", value):
+            check_node(inner, node_inside)
     for name, parameter in parameters.items():
         given = name in node or name in supplied or "_partial_" in node
         bound = parameter.default is not parameter.empty or parameter.kind in (
@@ -212,6 +232,21 @@ def check_node(
         for name, value in supplied.items()
         if name not in node and (open_ended or name in parameters)
     }
+
+
+def _nodes_in(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The outermost nodes with a `_target_` inside a value, each with its full key."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield key, value
+            return
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        items = enumerate(value)
+    else:
+        return
+    for name, inner in items:
+        yield from _nodes_in(f"{key}.{name}", inner)
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

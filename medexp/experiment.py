@@ -13,41 +13,102 @@ from torch import nn
 
 from medexp import checkpoint, metrics, runs
 from medexp import device as devices
-from medexp.compose import instantiate
-from medexp.config import check_node, one_of
+from medexp.augment import Augment
+from medexp.compose import instantiate, saved_config
+from medexp.config import Trainer, check_node, check_schema, nearest, one_of
 from medexp.data.base import Dataset, Split
+from medexp.data.files import csv_rows
 from medexp.errors import ConfigError, MedexpError
-from medexp.evaluate import predict, probabilities
+from medexp.evaluate import View, as_stored, predict_views, probabilities, to_input
 from medexp.sources import load_data
 from medexp.stages import freeze, read_stages
-from medexp.train import fit, set_seeds
+from medexp.train import CLOCK, Fitted, batch_cuts, epoch_draws, fit, set_seeds
 from medexp.weights import load_weights, normalise_input
 
 log = logging.getLogger(__name__)
 
+SHEET_ROWS, SHEET_COLUMNS = 6, 6
+STAGE_GROUPS = (
+    "dataset",
+    "model",
+    "optimizer",
+    "schedule",
+    "augment",
+    "sampling",
+    "loss",
+    "trainer",
+)
+# The keys of the trainer that the loop takes as they are.
+LOOP = (
+    *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulate", "channels_last"),
+    *("monitor", "patience", "min_delta", "clip_norm", "ema", "switch_at", "switch_to"),
+)
+
 
 def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
-    """`medexp train`: write everything of a run into `folder`; return the monitor's best value."""
+    """`medexp train`: write everything of a run into `folder`; return the monitor's best value.
+
+    With `second` it trains twice: the first stage in the folder `first`, then one that starts from
+    its best weights; both are in history.csv.
+    """
     release_memory()
+    if settings["second"]:
+        first = {**settings, "second": {}}
+        log.info("First stage:")
+        fitted, *_ = train_stage(first, folder / "first", resume=resume)
+        start = folder / "first"
+        earlier = [{"stage": 1, **row} for row in fitted.history]
+        log.info("Second stage:")
+    else:
+        start, earlier = None, []
+        if settings["init_from"] is not None:
+            start = run_folder("init_from", settings["init_from"])
+    settings = last_stage(settings)
+    fitted, network, dataset, device = train_stage(
+        settings, folder, start=start, earlier=earlier, resume=resume
+    )
+    facts = {
+        "parameters": parameter_counts(network),
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(earlier) + len(fitted.history),
+        "wall_seconds": fitted.seconds,
+        "monitor": settings["trainer"]["monitor"],
+    }
+    write_scores(folder, settings, dataset, network, device, ("val", "test"), facts)
+    return fitted.best_value
+
+
+def train_stage(
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    start: Path | None = None,
+    earlier: Sequence[dict[str, Any]] = (),
+    resume: bool,
+) -> tuple[Fitted, nn.Module, Dataset, torch.device]:
+    """Build everything of one stage of training and fit it; the network has the best weights.
+
+    start: the folder of a run, from whose best weights it starts.
+    """
     trainer = settings["trainer"]
     check_node("dataset", settings["dataset"], {"root": ""})
     check_node("model", settings["model"], {"num_classes": 2, "in_channels": 3, "image_size": ()})
+    for key in CLOCK:
+        if key in settings["schedule"]:
+            raise ConfigError(f"schedule.{key}: the loop gives it to the schedule. Leave it out")
     device, precision = set_machine(trainer)
-    augment, loss, schedule, optimizer = (
+    augment, schedule, optimizer, sampling = (
         instantiate(group, settings[group])
-        for group in ("augment", "loss", "schedule", "optimizer")
+        for group in ("augment", "schedule", "optimizer", "sampling")
     )
     dataset = load_data(settings)
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    loss = instantiate("loss", settings["loss"], class_counts=counts.tolist())
     set_seeds(settings["seed"])
     network = build_network(settings["model"], dataset)
-    if settings["model"].get("weights") and not resume:
-        log.info(load_weights(network, settings["model"]["weights"]).text())
-        if hasattr(network, "statistics") and not hasattr(network, "input_mean"):
-            log.info(
-                "The network sees pixels in [0, 1]. If these weights were trained on ImageNet's "
-                "normalisation, set model.normalise=true"
-            )
-    stages = read_stages(network, settings["model"].get("stages") or {})
+    resume = resume and (folder / "checkpoints" / "last.pt").exists()
+    if not resume:
+        start_weights(network, settings["model"].get("weights"), start)
     count = parameter_counts(network)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
     sizes = " / ".join(f"{len(split):,}" for split in dataset.splits().values())
@@ -59,6 +120,7 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
         device,
         amp,
     )
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
         runs.write_split(folder / "split.csv", dataset)
@@ -70,64 +132,160 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
         schedule=schedule,
         loss=loss,
         augment=augment,
-        epochs=trainer["epochs"],
-        batch_size=trainer["batch_size"],
-        eval_batch_size=trainer["eval_batch_size"],
-        monitor=trainer["monitor"],
+        sampling=sampling,
         device=device,
         precision=precision,
-        channels_last=trainer["channels_last"],
         seed=settings["seed"],
-        place=trainer["data"],
-        stages=stages,
+        stages=read_stages(network, settings["model"].get("stages") or {}),
+        earlier=earlier,
         resume=resume,
+        place=trainer["data"],
+        **{key: trainer[key] for key in LOOP},
     )
-    facts = {
-        "parameters": count,
-        "best_epoch": fitted.best_epoch,
-        "epochs": fitted.epochs,
-        "wall_seconds": fitted.seconds,
-        "monitor": trainer["monitor"],
-    }
-    write_scores(folder, settings, dataset, network, device, ("val", "test"), facts)
-    return fitted.best_value
+    return fitted, network, dataset, device
+
+
+def preview(settings: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Pictures of what a run would do, without a step: schedule, examples of augmentation."""
+    from medexp.report import schedule
+
+    settings = last_stage(settings)
+    dataset = load_data(settings)
+    marked = list(marks(settings, dataset, settings["trainer"]["epochs"]))
+    augment, sampling = (instantiate(group, settings[group]) for group in ("augment", "sampling"))
+    draws = epoch_draws(dataset.train.labels, augment, sampling, seed=settings["seed"], epoch=0)
+    written = []
+    if settings["plot_schedule"]:
+        rule = instantiate("schedule", settings["schedule"])
+        optimizer = instantiate("optimizer", settings["optimizer"])
+        lr = optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
+        steps = len(batch_cuts(len(draws[0]), settings["trainer"]["batch_size"]))
+        epochs = settings["trainer"]["epochs"]
+        if settings["trainer"]["max_steps"] is not None:
+            epochs = min(epochs, -(-settings["trainer"]["max_steps"] // steps))
+        curve = schedule.rates(rule, lr, epochs=epochs, steps=steps)
+        name = str(settings["schedule"]["_target_"]).rpartition(".")[2]
+        path = folder / "schedule.png"
+        note = schedule.caveat(rule)
+        schedule.draw_schedules({name: curve}, path, title="Learning rate", note=note)
+        written.append(path)
+    if settings["plot_augment"]:
+        written.append(augment_picture(dataset, augment, settings["seed"], folder, marked))
+    return written
+
+
+def augment_picture(
+    dataset: Dataset, augment: Augment, seed: int, folder: Path, marked: Sequence[str]
+) -> Path:
+    """A sheet of the first images, each beside several draws of its augmentation."""
+    from medexp.report import augment_sheet
+
+    rows = np.arange(min(SHEET_ROWS, len(dataset.train)))
+    images = dataset.train.images[rows]
+    draws = augment.draw(len(rows) * SHEET_COLUMNS, torch.Generator().manual_seed(seed))
+    # Variant by variant, so that images that are mixed have different neighbours.
+    batch = torch.from_numpy(np.concatenate([images] * SHEET_COLUMNS))
+    changed = augment(batch, draws)
+    if (mix := getattr(augment, "mix", None)) is not None:
+        mixed, _ = mix(to_input(changed), torch.zeros(len(batch), len(dataset.classes)), draws)
+        changed = mixed.movedim(1, -1)
+        images = to_input(torch.from_numpy(images)).movedim(1, -1).numpy()
+    variants = changed.view(SHEET_COLUMNS, len(rows), *images.shape[1:]).transpose(0, 1).numpy()
+    path = folder / "augment.png"
+    titles = [str(key) for key in dataset.train.ids[rows]]
+    heading = f"{dataset.name}: {type(augment).__name__}"
+    augment_sheet.draw_sheet(images, variants, path, titles=titles, marks=marked, heading=heading)
+    return path
+
+
+def start_weights(network: nn.Module, weights: str | None, start: Path | None) -> None:
+    """Load what the training starts from: model.weights, or the best weights of a run."""
+    if start is not None:
+        weights = str(start / "checkpoints" / "best.pt")
+    if not weights:
+        return
+    log.info(load_weights(network, weights).text())
+    imagenet = start is None and hasattr(network, "statistics")
+    if imagenet and not hasattr(network, "input_mean"):
+        log.info(
+            "The network sees pixels in [0, 1]. If these weights were trained on ImageNet's "
+            "normalisation, set model.normalise=true"
+        )
+
+
+def run_folder(key: str, folder: str) -> Path:
+    """A run's folder; ConfigError where it holds no best weights."""
+    path = Path(folder)
+    if not (path / "checkpoints" / "best.pt").is_file():
+        raise ConfigError(
+            f"{key}={folder}: no checkpoints/best.pt there. Give the folder of a run, which "
+            "`medexp train` named at its end"
+        )
+    return path
+
+
+def last_stage(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the stage whose weights are kept: those of `second` over the others.
+
+    A node of `second` with a `_target_` of its own replaces the first stage's node.
+    """
+    merged = dict(settings)
+    for group, changes in settings["second"].items():
+        if group not in STAGE_GROUPS:
+            raise ConfigError(f"second.{group}: not of a stage. {nearest(group, STAGE_GROUPS)}")
+        if not isinstance(changes, Mapping):
+            raise ConfigError(f"second.{group}={changes!r}: need keys and values of that group")
+        merged[group] = dict(changes) if "_target_" in changes else settings[group] | dict(changes)
+    check_schema(merged["trainer"], Trainer, "second.trainer.")
+    return merged
 
 
 def evaluate(settings: dict[str, Any], folder: Path) -> None:
-    """`medexp eval`: the scores of `settings["run"]`'s best epoch, written into `folder`."""
+    """`medexp eval`: the scores of `settings["run"]`'s best epoch, written into `folder`.
+
+    With `ensemble`, several runs, those of the mean of their probabilities on the data of `run`;
+    with `tta`, each run's probabilities are the mean over the views of an image.
+    """
     release_memory()
-    one_of("split", settings["split"], ("train", "val", "test"))
-    run = Path(settings["run"])
-    device, _ = set_machine(settings["trainer"])
+    settings = last_stage(settings)
+    name, trainer = settings["split"], settings["trainer"]
+    one_of("split", name, ("train", "val", "test"))
+    if settings["ensemble"] and settings["explain"]:
+        raise ConfigError("explain: of one run. Leave it out, or give a single run=DIR")
+    device, _ = set_machine(trainer)
+    models = {settings["run"]: settings["model"]}
+    if settings["ensemble"]:
+        models = check_members(settings["ensemble"], name)
+    views = instantiate("tta", settings["tta"]) if settings["tta"] else (as_stored,)
+    explain = instantiate("explain", settings["explain"]) if settings["explain"] else None
     dataset = load_data(settings)
-    network = build_network(settings["model"], dataset)
-    best = checkpoint.load(run / "checkpoints" / "best.pt", device)
-    try:
-        network.load_state_dict(best["model"])
-    except RuntimeError as error:
-        raise MedexpError(
-            f"{run}/checkpoints/best.pt does not fit the network for these data "
-            f"({len(dataset.classes)} classes, images {dataset.image_shape}). Evaluate on data of "
-            "the kind that the run was trained on"
-        ) from error
-    trained = runs.read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
-    facts = {
-        "parameters": parameter_counts(network),
-        "best_epoch": best["epoch"],
-        "epochs": trained.get("epochs", best["epoch"]),
-        "monitor": settings["trainer"]["monitor"],
-        "evaluated_run": str(run),
-    }
-    network.to(device)
-    if settings["trainer"]["channels_last"]:
-        network.to(memory_format=torch.channels_last)
+    split = dataset.splits()[name]
+    members, found = [], []
+    for run, model in models.items():
+        network, member = best_network(Path(run), model, dataset, device)
+        if trainer["channels_last"]:
+            network.to(memory_format=torch.channels_last)
+        found.append(mean_probabilities(network, split, views, trainer, device))
+        members.append(member)
     write_provenance(folder, settings, dataset, device, "float32")
     runs.write_split(folder / "split.csv", dataset)
-    name = settings["split"]
-    explain = instantiate("explain", settings["explain"]) if settings["explain"] else None
-    predicted = write_scores(folder, settings, dataset, network, device, (name,), facts)
+    predicted = np.mean(found, axis=0)
+    facts = members[0]
+    marked: dict[str, str] = {}
+    if settings["ensemble"]:
+        facts, marked = ensemble_facts(members)
+        networks = dict.fromkeys(member["model"] for member in facts["members"])
+        settings["names"] = settings["names"] | {"model": "+".join(networks)}
+    if len(views) > 1:
+        facts["views"] = len(views)
+        marked[f"TTA {len(views)} views"] = (
+            f"test-time augmentation: mean of the probabilities over {len(views)} views of an image"
+        )
+    facts["monitor"] = trainer["monitor"]
+    own = marks(settings, dataset, facts["epochs"], name)
+    marked = own | marked | own
+    write_results(folder, settings, dataset, {name: predicted}, marked, facts)
     if explain:
-        split = dataset.splits()[name]
         written = explain(
             network,
             split.images,
@@ -135,19 +293,46 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
             dataset.classes,
             split.ids,
             folder / "explain",
-            marks=tuple(marks(settings, dataset, facts["epochs"], name)),
-            predicted=predicted[name],
+            marks=tuple(marked),
+            predicted=predicted,
         )
         log.info("%d pictures in %s", len(written), folder / "explain")
+
+
+def best_network(
+    run: Path, model: Mapping[str, Any], data: Dataset, device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a run's best epoch, on the device, and what metrics.json says of it."""
+    network = build_network(model, data)
+    best = checkpoint.load(run / "checkpoints" / "best.pt", device)
+    try:
+        network.load_state_dict(best["model"])
+    except RuntimeError as error:
+        raise MedexpError(
+            f"{run}/checkpoints/best.pt does not fit the network for these data "
+            f"({len(data.classes)} classes, images {data.image_shape}). Evaluate on data of "
+            "the kind that the run was trained on"
+        ) from error
+    trained = runs.read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
+    facts = {
+        "parameters": parameter_counts(network),
+        "best_epoch": best["epoch"],
+        "epochs": trained.get("epochs", best["epoch"]),
+        "evaluated_run": str(run),
+    }
+    return network.to(device), facts
 
 
 def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype | None]:
     """Device and autocast dtype of a trainer node; threads and determinism are set on the way."""
     device = devices.pick_device(trainer["device"])
     precision = devices.pick_precision(trainer["amp"], device)
-    for key in ("epochs", "batch_size", "eval_batch_size", "threads"):
+    for key in ("epochs", "batch_size", "eval_batch_size", "threads", "accumulate", "max_steps",
+                "patience"):  # fmt: skip
         if trainer[key] is not None and trainer[key] < 1:
             raise ConfigError(f"trainer.{key}={trainer[key]}: must be 1 or more")
+    if trainer["min_delta"] < 0:
+        raise ConfigError(f"trainer.min_delta={trainer['min_delta']}: must be 0 or more")
     torch.set_num_threads(trainer["threads"] or devices.THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trainer["deterministic"])
@@ -221,28 +406,58 @@ def write_scores(
     device: torch.device,
     splits: Sequence[str],
     facts: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    """predictions.csv and metrics.json of the given splits, scored from the very same arrays.
-
-    The last split is the one that tables and plots are of (`split` in metrics.json). Returns each
-    split's probabilities (N, C).
-    """
-    trainer = settings["trainer"]
-    predicted = {}
-    for name in splits:
-        split = data.splits()[name]
-        logits = predict(
-            network,
-            split,
-            device=device,
-            batch_size=trainer["eval_batch_size"],
-            channels_last=trainer["channels_last"],
+) -> None:
+    """predictions.csv and metrics.json of a network on the given splits."""
+    predicted = {
+        name: mean_probabilities(
+            network, data.splits()[name], (as_stored,), settings["trainer"], device
         )
-        predicted[name] = (split.ids, split.labels, probabilities(logits))
-    runs.write_predictions(folder / "predictions.csv", predicted)
+        for name in splits
+    }
+    marked = marks(settings, data, facts["epochs"], splits[-1])
+    write_results(folder, settings, data, predicted, marked, facts)
+
+
+def mean_probabilities(
+    network: nn.Module,
+    split: Split,
+    views: Sequence[View],
+    trainer: Mapping[str, Any],
+    device: torch.device,
+) -> np.ndarray:
+    """The mean over the views of a network's probabilities on a split: (N, C) float64."""
+    logits = predict_views(
+        network,
+        split,
+        views,
+        device=device,
+        batch_size=trainer["eval_batch_size"],
+        channels_last=trainer["channels_last"],
+    )
+    return np.asarray(np.mean([probabilities(one) for one in logits], axis=0))
+
+
+def write_results(
+    folder: Path,
+    settings: Mapping[str, Any],
+    data: Dataset,
+    predicted: Mapping[str, np.ndarray],
+    marked: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> None:
+    """predictions.csv and metrics.json, scored from the very same arrays.
+
+    predicted: split -> probabilities (N, C); the last split is the one that tables and plots are of
+    (`split` in metrics.json).
+    """
+    rows = {
+        name: (data.splits()[name].ids, data.splits()[name].labels, p)
+        for name, p in predicted.items()
+    }
+    runs.write_predictions(folder / "predictions.csv", rows)
     scores = {
-        name: metrics.score(labels, p, data.classes, resamples=trainer["resamples"])
-        for name, (_, labels, p) in predicted.items()
+        name: metrics.score(labels, p, data.classes, resamples=settings["trainer"]["resamples"])
+        for name, (_, labels, p) in rows.items()
     }
     runs.write_json(
         folder / "metrics.json",
@@ -250,15 +465,80 @@ def write_scores(
             "schema": runs.SCHEMA,
             **settings["names"],
             "classes": list(data.classes),
-            "split": splits[-1],
-            "marks": marks(settings, data, facts["epochs"], splits[-1]),
+            "split": list(predicted)[-1],
+            "marks": dict(marked),
             "notes": list(data.notes),
             "skipped": dict(data.skipped),
             **scores,
             **facts,
         },
     )
-    return {name: p for name, (_, _, p) in predicted.items()}
+
+
+# ---------------------------------------------------------------- ensembles
+
+
+def check_members(folders: Sequence[str], part: str) -> dict[str, dict[str, Any]]:
+    """Run -> the `model` node of its last stage, for the runs of an ensemble.
+
+    Raises ConfigError for a run that is named twice, and MedexpError for one that is not finished,
+    or whose class names or images of the scored split are not the first one's: others could be
+    among its training images.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    classes, images = [], set[str]()
+    for run in map(Path, folders):
+        if str(run) in found:
+            raise ConfigError(f"run={run}: named twice. Name each run of an ensemble once")
+        found[str(run)] = last_stage(saved_config("run", str(run)))["model"]
+        for name in ("metrics.json", "split.csv"):
+            if not (run / name).is_file():
+                raise MedexpError(
+                    f"run={run}: no {name} there, so it is not finished. Leave it out, or go on "
+                    f"with it: medexp train resume={run}"
+                )
+        own = runs.read_json(run / "metrics.json")["classes"]
+        ids = {
+            cells["id"]
+            for _, cells in csv_rows(run / "split.csv", ("id", "split"))
+            if cells["split"] == part
+        }
+        if len(found) == 1:
+            classes, images = own, ids
+        if own != classes:
+            raise MedexpError(
+                f"run={run}: its classes are {', '.join(own)}, those of {folders[0]} "
+                f"{', '.join(classes)}. An ensemble needs runs of the same data"
+            )
+        if ids != images:
+            raise MedexpError(
+                f"run={run}: its {len(ids):,} {part} images are not the {len(images):,} of "
+                f"{folders[0]} ({len(ids & images):,} in common), so a run could be scored on what "
+                "it was trained on. Take runs of the same split and fold"
+            )
+    return found
+
+
+def ensemble_facts(
+    members: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What metrics.json says of an ensemble, and its marks: those of its members and its own."""
+    listed = []
+    marked: dict[str, str] = {}
+    for member in members:
+        trained = runs.read_json(Path(member["evaluated_run"]) / "metrics.json")
+        listed.append({"model": trained["model"], **member})
+        marked = trained["marks"] | marked
+    folders = ", ".join(str(member["evaluated_run"]) for member in members)
+    marked[f"ENSEMBLE of {len(members)}"] = f"mean of the probabilities of {folders}"
+    counts = [member["parameters"] for member in members]
+    facts = {
+        "parameters": {key: sum(count[key] for count in counts) for key in counts[0]},
+        "best_epoch": None,
+        "epochs": min(member["epochs"] for member in members),
+        "members": listed,
+    }
+    return facts, marked
 
 
 def write_provenance(

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from medexp.augment import Augment
 from medexp.config import one_of
 from medexp.data.base import Split
 from medexp.errors import ConfigError
@@ -18,11 +18,6 @@ log = logging.getLogger(__name__)
 
 PLACES = ("auto", "device", "stream")
 UPLOAD_BYTES = 2**26  # copied to the device at a time
-
-
-class Augment(Protocol):
-    def draw(self, n: int, generator: Generator) -> Tensor: ...
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
 
 
 class Feed:
@@ -42,6 +37,7 @@ class Feed:
         device: torch.device,
         augment: Augment,
         *,
+        classes: int,
         place: str = "auto",
         channels_last: bool = True,
     ):
@@ -49,6 +45,7 @@ class Feed:
         self.channels_last = channels_last
         self.place = pick_place(split, device, place)
         self.labels = torch.from_numpy(split.labels).to(device)
+        self.classes = classes
         self.resident = upload(split, device) if self.place == "device" else None
         held = isinstance(split.images, np.ndarray)
         self.held = torch.from_numpy(split.images) if held else None
@@ -68,7 +65,7 @@ class Feed:
             for start, end in cuts:
                 index = order[start:end]
                 images = self.augment(self.resident.index_select(0, index), draws[start:end])
-                yield to_input(images, self.channels_last), self.labels[index]
+                yield self.mixed(to_input(images, self.channels_last), index, draws[start:end])
             return
         on_cpu = self.device.type == "cpu"
 
@@ -89,7 +86,17 @@ class Feed:
                     x = x.to(self.device, non_blocking=True)
                     own = own.to(self.device, non_blocking=True)
                     x = to_input(self.augment(x, own), self.channels_last)
-                yield x, self.labels[index.to(self.device)]
+                yield self.mixed(x, index.to(self.device), own)
+
+    def mixed(self, x: Tensor, index: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch with its targets, which an augmentation that mixes images turns into shares."""
+        target = self.labels[index]
+        mix = getattr(self.augment, "mix", None)
+        if mix is None:
+            return x, target
+        shares = torch.nn.functional.one_hot(target, self.classes).float()
+        mixed: tuple[Tensor, Tensor] = mix(x, shares, draws)
+        return mixed
 
     def gather(self, index: Tensor) -> Tensor:
         """The stored images of an index on the CPU: a copy."""

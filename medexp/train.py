@@ -1,13 +1,15 @@
 """fit(): the one training loop, read from top to bottom."""
 
+import inspect
 import logging
 import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -17,18 +19,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medexp import checkpoint, metrics, progress
+from medexp import checkpoint, metrics, progress, schedules
+from medexp.augment import Augment
 from medexp.config import Stage, one_of
 from medexp.data.base import Dataset
 from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.evaluate import predict, probabilities
-from medexp.feed import Augment, Feed
+from medexp.feed import Feed
 from medexp.losses import class_logits
 from medexp.runs import write_csv
-from medexp.stages import freeze, parameter_groups, penalty, train_mode
+from medexp.sampling import Sampling, Shuffle
+from medexp.stages import (
+    check_groups,
+    parameter_groups,
+    penalty,
+    switched,
+    train_mode,
+)
 
 log = logging.getLogger(__name__)
+CLOCK = ("epoch", "iteration", "epochs", "steps", "history")  # what a schedule may ask for
 log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has the bar or the line
 
 
@@ -38,7 +50,7 @@ class Fitted:
 
     best_epoch: int
     best_value: float
-    epochs: int
+    history: list[dict[str, Any]]
     seconds: float
 
 
@@ -59,18 +71,36 @@ def fit(
     precision: torch.dtype | None,
     channels_last: bool,
     seed: int,
+    sampling: Sampling | None = None,
     place: str = "auto",
     stages: Mapping[str, Stage] | None = None,
+    switch_at: int | None = None,
+    switch_to: Sequence[str] = (),
+    max_steps: int | None = None,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    earlier: Sequence[dict[str, Any]] = (),
     resume: bool = False,
 ) -> Fitted:
     """Train, keep the best epoch by `monitor`, and leave its weights in the network.
 
-    optimizer: called with the parameters; schedule: called with the initial rate, epoch and
-    iteration (both from 0) before every step; loss: (logits, labels) -> mean over the batch.
+    optimizer: called with the parameters; schedule: called before every step with the initial rate
+    and those of epoch, iteration (both from 0), epochs, steps (of an epoch) and history (val_loss
+    of the epochs before) that it takes; loss: (logits, labels) -> mean over the batch.
     precision: the autocast dtype, None for float32. Parameters stay float32.
-    place: where the images live, as feed.Feed says.
-    stages: learning rate, L2 and freezing by stage. The reported loss is `loss` alone; L2 and
-    auxiliary heads are part of what is minimised only.
+    sampling: which images an epoch consists of; None: each once. place: where the images live, as
+    feed.Feed says.
+    stages: learning rate, L1, L2 and freezing by stage; from iteration switch_at on only the stages
+    in switch_to train. The reported loss is `loss` alone; L1 and L2, which have a column of their
+    own, and auxiliary heads are part of what is minimised only.
+    max_steps: iterations in all, the last epoch is cut short; patience: epochs without a gain of
+    min_delta in the monitor after which it ends. clip_norm: of all gradients together. accumulate:
+    parts that a batch is computed in. ema: decay of an exponential moving average of the weights,
+    which then is what is validated and kept.
+    earlier: rows of the history of a stage of training before this one.
 
     All that chance decides in an epoch follows from (seed, epoch), and all else that a resumed run
     needs is in checkpoints/last.pt, so resumed equals uninterrupted, to the bit on a CPU.
@@ -84,18 +114,33 @@ def fit(
     if channels_last:
         network.to(memory_format=torch.channels_last)
     stages = stages or {}
-    freeze(network, stages)
-    optim = optimizer(parameter_groups(network, stages))
+    later = stages if switch_at is None else switched(network, stages, switch_to)
+    optim = optimizer(parameter_groups(network, stages, later))
+    check_groups(optim)
     initial_rate = [group["lr"] for group in optim.param_groups]
     aux_weight = getattr(network, "aux_weight", 0.0)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    average = averaged(network, ema) if ema else None
+    # Class weights are of the training loss alone, as in Keras: val_loss is without them.
+    plain = getattr(loss, "unweighted", loss)
     better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
 
-    feed = Feed(data.train, device, augment, place=place, channels_last=channels_last)
-    n = len(feed)
+    sampling = sampling or Shuffle()
+    feed = Feed(
+        data.train,
+        device,
+        augment,
+        classes=len(data.classes),
+        place=place,
+        channels_last=channels_last,
+    )
+    n = len(sampling.order(data.train.labels, torch.Generator()))
     cuts = batch_cuts(n, batch_size)
     steps = len(cuts)
+    if max_steps is not None:
+        epochs = min(epochs, -(-max_steps // steps))
     losses, hits = torch.zeros(steps, device=device), torch.zeros((), device=device)
+    penalties = torch.zeros((), device=device)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "value": None}
     first_epoch = first_step = 0
@@ -107,6 +152,8 @@ def fit(
         network.load_state_dict(state["model"])
         optim.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
+        if average:
+            average.load_state_dict(state["average"])
         first_epoch, first_step = state["epoch"], state["step"]
         history, best, seconds = state["history"], state["best"], state["seconds"]
         if first_step:
@@ -117,6 +164,7 @@ def fit(
                     "the same batch size and data; change them at the end of an epoch"
                 )
             losses, hits = state["losses"].to(device), state["hits"].to(device)
+            penalties = state["penalties"].to(device)
         log.info("Resumed at epoch %d, step %d of %d", first_epoch + 1, first_step, steps)
 
     def save_last(epoch: int, step: int) -> None:
@@ -124,6 +172,7 @@ def fit(
             "model": network.state_dict(),
             "optimizer": optim.state_dict(),
             "scaler": scaler.state_dict(),
+            "average": average.state_dict() if average else {},
             "epoch": epoch,
             "step": step,
             "history": history,
@@ -131,17 +180,23 @@ def fit(
             "seconds": seconds,
             "losses": losses,
             "hits": hits,
+            "penalties": penalties,
             "random": random_state(device),
         }
         checkpoint.save(state, last_path)
 
     with (
         stop_requested() as stop,
-        progress.Training(epochs=epochs, images_per_epoch=n, done=first_epoch) as shown,
+        progress.Training(
+            epochs=len(earlier) + epochs, images_per_epoch=n, done=len(earlier) + first_epoch
+        ) as shown,
     ):
         for epoch in range(first_epoch, epochs):
+            if patience and stopped(history, monitor, patience, min_delta):
+                log.info("Ended after epoch %d: no gain in %d epochs", epoch, patience)
+                break
             began = time.perf_counter()
-            order, draws = epoch_draws(n, augment, seed=seed, epoch=epoch)
+            order, draws = epoch_draws(data.train.labels, augment, sampling, seed=seed, epoch=epoch)
             set_seeds(seed, epoch)
             step_from = first_step if epoch == first_epoch else 0
             if step_from:
@@ -149,28 +204,47 @@ def fit(
             else:
                 losses.zero_()
                 hits.zero_()
-            train_mode(network, stages)
+                penalties.zero_()
+            until = steps if max_steps is None else min(steps, max_steps - epoch * steps)
+            began_at = epoch * steps + step_from
+            now = later if switch_at is not None and began_at >= switch_at else stages
+            train_mode(network, now)
+            clock = {"epochs": epochs, "steps": steps, "history": [r["val_loss"] for r in history]}
 
-            batches = feed.batches(order, draws, cuts[step_from:])
+            batches = feed.batches(order, draws, cuts[step_from:until])
             for step, (x, target) in enumerate(batches, start=step_from):
+                iteration = epoch * steps + step
+                if iteration == switch_at:
+                    now = later
+                    train_mode(network, now)
                 for group, rate in zip(optim.param_groups, initial_rate, strict=True):
-                    group["lr"] = schedule(rate, epoch=epoch, iteration=epoch * steps + step)
-                with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-                    output = network(x)
-                # A network with an auxiliary head (Inception) returns its logits too in training.
-                logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-                value = objective = loss(logits, target)
-                for extra in auxiliary:
-                    objective = objective + aux_weight * loss(extra, target)
-                if (l2 := penalty(network, stages)) is not None:
-                    objective = objective + l2
+                    group["lr"] = rate_at(schedule, rate, epoch=epoch, iteration=iteration, **clock)
                 optim.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(objective))
+                for part, wanted in zip(x.chunk(accumulate), target.chunk(accumulate), strict=True):
+                    share = len(wanted) / len(target)
+                    with torch.autocast(
+                        device.type, dtype=precision, enabled=precision is not None
+                    ):
+                        output = network(part)
+                    # A network with an auxiliary head (Inception) returns its logits too.
+                    logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+                    value = objective = loss(logits, wanted)
+                    for extra in auxiliary:
+                        objective = objective + aux_weight * loss(extra, wanted)
+                    if (extra_term := penalty(network, now)) is not None:
+                        objective = objective + extra_term
+                        penalties += extra_term.detach() * len(wanted)
+                    torch.autograd.backward(scaler.scale(objective * share))
+                    # Sums stay on the device: reading one here would make every step wait for it.
+                    losses[step] += value.detach() * len(wanted)
+                    hits += correct(logits.detach(), wanted)
+                if clip_norm is not None:
+                    scaler.unscale_(optim)
+                    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
                 scaler.step(optim)
                 scaler.update()
-                # Sums stay on the device: reading one here would make every step wait for it.
-                losses[step] = value.detach() * len(target)
-                hits += (class_logits(logits.detach()).argmax(1) == target).sum()
+                if average:
+                    average.update_parameters(network)
                 shown.step(len(target))
                 if stop():
                     seconds += time.perf_counter() - began
@@ -194,29 +268,79 @@ def fit(
                     )
                 )
             trained = time.perf_counter() - began
-            seen = n - cuts[step_from][0] if step_from < steps else 0
+            end = cuts[until - 1][1]
+            kept = average.module if average else network
             row = {
-                "epoch": epoch + 1,
+                **({"stage": 2} if earlier else {}),
+                "epoch": len(earlier) + epoch + 1,
                 "lr": float(optim.param_groups[0]["lr"]),
-                "train_loss": losses.cpu().double().sum().item() / n,
-                "train_accuracy": hits.item() / n,
-                **validate(network, data, loss, device, eval_batch_size, channels_last),
+                "train_loss": losses.cpu().double().sum().item() / end,
+                "train_accuracy": hits.item() / end,
+                **({"train_penalty": penalties.item() / end} if penalized(stages) else {}),
+                **validate(kept, data, plain, device, eval_batch_size, channels_last),
                 "seconds": time.perf_counter() - began,
-                "images_per_s": seen / trained,
+                "images_per_s": (end - cuts[step_from][0] if step_from < until else 0) / trained,
             }
             current = monitored(row, monitor)
             history.append(row)
             seconds += time.perf_counter() - began
             if best["value"] is None or better(current, best["value"]):
-                best = {"epoch": epoch + 1, "value": current}
-                checkpoint.save({"model": network.state_dict(), **best}, best_path)
+                best = {"epoch": row["epoch"], "value": current}
+                checkpoint.save({"model": kept.state_dict(), **best}, best_path)
             save_last(epoch + 1, 0)
-            write_csv(run / "history.csv", history)
-            log_file.info(progress.line(row, monitor, epochs))
+            write_csv(run / "history.csv", joined(earlier, history))
+            log_file.info(progress.line(row, monitor, len(earlier) + epochs))
             shown.epoch(row, monitor)
 
     network.load_state_dict(checkpoint.load(best_path, device)["model"])
-    return Fitted(best["epoch"], best["value"], len(history), seconds)
+    return Fitted(best["epoch"], best["value"], history, seconds)
+
+
+def rate_at(schedule: Callable[..., float], rate: float, **clock: Any) -> float:
+    """The schedule's rate, given those of the loop's clocks that its signature takes."""
+    taken = parameters_of(schedule)
+    return schedule(rate, **{name: value for name, value in clock.items() if name in taken})
+
+
+@cache
+def parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of all weights and statistics of a network."""
+    if not 0 < decay < 1:
+        raise ConfigError(f"trainer.ema={decay}: must lie between 0 and 1, or be 0 for none")
+    mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+
+
+def penalized(stages: Mapping[str, Stage]) -> bool:
+    return any(stage.l1 or stage.l2 for stage in stages.values())
+
+
+def correct(logits: Tensor, target: Tensor) -> Tensor:
+    """How many of the batch are right, a 0-dim tensor; of a mixed target its largest class."""
+    wanted = target.argmax(1) if target.ndim == 2 else target
+    return (class_logits(logits).argmax(1) == wanted).sum()
+
+
+def stopped(
+    history: Sequence[dict[str, Any]], monitor: str, patience: int, min_delta: float
+) -> bool:
+    """Whether the monitor has had its last gain of min_delta `patience` epochs ago."""
+    sign = {"min": 1.0, "max": -1.0}[metrics.direction(monitor)]
+    values = [sign * monitored(row, monitor) for row in history]
+    return bool(schedules.early_stop(values, patience=patience, min_delta=min_delta))
+
+
+def joined(
+    earlier: Sequence[dict[str, Any]], history: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Both stages' rows under the same columns; None where a stage has no such column."""
+    rows = [*earlier, *history]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def validate(
@@ -259,10 +383,21 @@ def batch_cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(pairwise([*starts, n]))
 
 
-def epoch_draws(n: int, augment: Augment, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-    """The order of the n images and their augmentation draws: functions of seed and epoch alone."""
+def epoch_draws(
+    labels: np.ndarray, augment: Augment, sampling: Sampling, *, seed: int, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """The order of an epoch's images and their augmentation draws: of seed and epoch alone.
+
+    A fixed sampling is drawn once, from the seed, with its augmentation; epochs only shuffle it.
+    """
     generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
-    return torch.randperm(n, generator=generator), augment.draw(n, generator)
+    once = torch.Generator().manual_seed(mixed_seed(seed)) if sampling.fixed else generator
+    order = sampling.order(labels, once)
+    draws = augment.draw(len(order), once)
+    if sampling.fixed:
+        shuffled = torch.randperm(len(order), generator=generator)
+        return order[shuffled], draws[shuffled]
+    return order, draws
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -27,6 +27,10 @@ def split(kind, folder, dtype=np.uint8):
     return Split(images, np.arange(N) % 3, np.arange(N).astype(str))
 
 
+def feed_of(own, augment, device=CPU, place="auto"):
+    return Feed(own, device, augment, classes=3, place=place)
+
+
 def epoch(feed, augment, cuts=CUTS, seed=0):
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(N, generator=generator)
@@ -38,7 +42,7 @@ def epoch(feed, augment, cuts=CUTS, seed=0):
 @pytest.mark.parametrize("place", ["device", "stream"])
 def test_batches_are_the_stored_images_in_order(tmp_path, kind, place, dtype):
     own = split(kind, tmp_path, dtype)
-    order, batches = epoch(Feed(own, CPU, Identity(), place=place), Identity())
+    order, batches = epoch(feed_of(own, Identity(), place=place), Identity())
     assert [len(x) for x, _ in batches] == [16, 16, 18]
     expected = to_input(torch.from_numpy(ARRAY[ROWS][order.numpy()].astype(dtype)))
     assert torch.equal(torch.cat([x for x, _ in batches]), expected)
@@ -48,12 +52,12 @@ def test_batches_are_the_stored_images_in_order(tmp_path, kind, place, dtype):
 def test_every_path_gives_the_same_augmented_batches_to_the_bit(tmp_path):
     augment = FlipsTurns()
     made = {
-        (kind, place): epoch(Feed(split(kind, tmp_path), CPU, augment, place=place), augment)[1]
+        (kind, place): epoch(feed_of(split(kind, tmp_path), augment, place=place), augment)[1]
         for kind in ("memory", "mapped")
         for place in ("device", "stream")
     }
     first = made.pop(("memory", "device"))
-    plain = epoch(Feed(split("memory", tmp_path), CPU, Identity()), Identity())[1]
+    plain = epoch(feed_of(split("memory", tmp_path), Identity()), Identity())[1]
     assert not torch.equal(first[0][0], plain[0][0])
     for other in made.values():
         for (x, target), (y, same) in zip(first, other, strict=True):
@@ -64,19 +68,19 @@ def test_augmentation_never_reaches_the_stored_images(tmp_path):
     for kind in ("memory", "mapped"):
         own = split(kind, tmp_path)
         for place in ("device", "stream"):
-            epoch(Feed(own, CPU, FlipsTurns(), place=place), FlipsTurns())
+            epoch(feed_of(own, FlipsTurns(), place=place), FlipsTurns())
         assert np.array_equal(own.images[:], ARRAY[ROWS])
 
 
 def test_one_copy_in_memory(tmp_path):
     own = split("memory", tmp_path)
-    feed = Feed(own, CPU, Identity())
+    feed = feed_of(own, Identity())
     assert feed.place == "stream" and feed.held.data_ptr() == own.images.ctypes.data
 
 
 def test_an_epoch_that_is_left_early_leaves_no_thread(tmp_path):
     before = threading.active_count()
-    feed = Feed(split("mapped", tmp_path), CPU, Identity())
+    feed = feed_of(split("mapped", tmp_path), Identity())
     for _ in feed.batches(torch.arange(N), torch.empty(N, 0), CUTS):
         break
     assert threading.active_count() <= before + 1
@@ -88,11 +92,26 @@ def test_the_thread_does_not_take_the_loops_cores(tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        feed = Feed(split("memory", tmp_path), CPU, Identity())
+        feed = feed_of(split("memory", tmp_path), Identity())
         for _ in feed.batches(torch.arange(N), torch.empty(N, 0), CUTS):
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_targets_of_mixed_images_are_shares(tmp_path, place):
+    class Halves(Identity):
+        def mix(self, x, target, draws):
+            return (x + x.flip(0)) / 2, (target + target.flip(0)) / 2
+
+    feed = feed_of(split("memory", tmp_path), Halves(), place=place)
+    order, batches = epoch(feed, Halves())
+    _, plain = epoch(feed_of(split("memory", tmp_path), Identity()), Identity())
+    for (x, target), (y, labels) in zip(batches, plain, strict=True):
+        assert torch.equal(x, (y + y.flip(0)) / 2)
+        shares = torch.eye(3)[labels]
+        assert torch.equal(target, (shares + shares.flip(0)) / 2)
 
 
 def test_an_error_in_the_thread_is_the_loops(tmp_path):
@@ -100,7 +119,7 @@ def test_an_error_in_the_thread_is_the_loops(tmp_path):
         def __call__(self, images, draws):
             raise ZeroDivisionError("augmentation")
 
-    feed = Feed(split("memory", tmp_path), CPU, Broken())
+    feed = feed_of(split("memory", tmp_path), Broken())
     with pytest.raises(ZeroDivisionError, match="augmentation"):
         next(iter(feed.batches(torch.arange(N), torch.empty(N, 0), CUTS)))
 
@@ -126,7 +145,7 @@ def test_places(tmp_path, monkeypatch):
 def test_a_gpu_sees_the_batches_of_the_cpu(tmp_path, place):
     augment = FlipsTurns()
     own = split("mapped", tmp_path)
-    _, here = epoch(Feed(own, CPU, augment), augment)
-    _, there = epoch(Feed(own, torch.device("cuda"), augment, place=place), augment)
+    _, here = epoch(feed_of(own, augment), augment)
+    _, there = epoch(feed_of(own, augment, torch.device("cuda"), place=place), augment)
     for (x, target), (y, same) in zip(here, there, strict=True):
         assert torch.equal(x, y.cpu()) and torch.equal(target, same.cpu())

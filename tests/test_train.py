@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from medexp import augment, losses, schedules
+from medexp import augment, losses, sampling, schedules
 from medexp import train as training
-from medexp.config import ConfigError
+from medexp.config import ConfigError, Stage
 from medexp.data.base import Dataset, Split
 from medexp.errors import Interrupted, MedexpError
 
@@ -57,6 +57,11 @@ def fit(folder, net=None, dataset=None, **changes):
     return net, training.fit(net, dataset or data(), folder, **settings | changes)
 
 
+def draws_of(n, augmentation, sampled=None, **when):
+    labels = np.zeros(n, np.int64)
+    return training.epoch_draws(labels, augmentation, sampled or sampling.Shuffle(), **when)
+
+
 def weights(net):
     return torch.cat([p.detach().flatten() for p in net.state_dict().values()])
 
@@ -74,7 +79,7 @@ def test_the_loop_equals_a_plain_loop_written_out(tmp_path):
     )  # fmt: skip
     optimizer = torch.optim.SGD(bare.parameters(), lr=lr)
     for epoch in range(epochs):
-        order, _ = training.epoch_draws(70, augment.Identity(), seed=0, epoch=epoch)
+        order, _ = draws_of(70, augment.Identity(), seed=0, epoch=epoch)
         for index in order.split(16):
             x = torch.from_numpy(dataset.train.images)[index].permute(0, 3, 1, 2) / 255
             y = torch.from_numpy(dataset.train.labels)[index].float()
@@ -87,7 +92,7 @@ def test_the_loop_equals_a_plain_loop_written_out(tmp_path):
 @pytest.mark.parametrize("classes", [2, 4])
 def test_it_learns_and_keeps_the_best_epoch(tmp_path, classes):
     net, fitted = fit(tmp_path, network(classes), data(200, classes), epochs=6)
-    assert fitted.best_value > 0.95 and fitted.epochs == 6
+    assert fitted.best_value > 0.95 and len(fitted.history) == 6
     best = torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)
     assert best["epoch"] == fitted.best_epoch
     assert torch.equal(weights(net), torch.cat([p.flatten() for p in best["model"].values()]))
@@ -111,21 +116,34 @@ def stop_after(calls):
     return Stopping()
 
 
-@pytest.mark.parametrize("calls", [1, 3, 5, 7, 15])
-def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls):
+EVERYTHING = {
+    "ema": 0.9,
+    "clip_norm": 0.5,
+    "accumulate": 2,
+    "stages": {"0": Stage(l2=0.01), "5": Stage(l1=0.001)},
+    "switch_at": 7,
+    "switch_to": ["5"],
+}
+
+
+@pytest.mark.parametrize("recipe", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("calls", [1, 3, 5, 7, 8, 15])
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls, recipe):
     flips = augment.FlipsTurns()
-    whole, _ = fit(tmp_path / "whole", augment=flips)
+    whole, _ = fit(tmp_path / "whole", augment=flips, **recipe)
     with pytest.raises(Interrupted, match="the state is saved") as stop:
-        fit(tmp_path / "cut", augment=stop_after(calls))
+        fit(tmp_path / "cut", augment=stop_after(calls), **recipe)
     assert "medexp train resume=" in str(stop.value)
     torch.manual_seed(123)
-    again, fitted = fit(tmp_path / "cut", network(), augment=flips, resume=True)
+    again, fitted = fit(tmp_path / "cut", network(), augment=flips, resume=True, **recipe)
     assert torch.equal(weights(again), weights(whole))
     history = [
         (tmp_path / run / "history.csv").read_text().splitlines() for run in ("cut", "whole")
     ]
-    assert [row.split(",")[:9] for row in history[0]] == [row.split(",")[:9] for row in history[1]]
-    assert fitted.epochs == 3
+    assert [row.split(",")[:-2] for row in history[0]] == [
+        row.split(",")[:-2] for row in history[1]
+    ]
+    assert len(fitted.history) == 3
 
 
 def test_a_half_done_epoch_is_not_resumed_with_other_batches(tmp_path):
@@ -138,7 +156,7 @@ def test_a_half_done_epoch_is_not_resumed_with_other_batches(tmp_path):
 def test_an_epochs_end_can_be_resumed_with_other_batches(tmp_path):
     fit(tmp_path, epochs=1)
     _, fitted = fit(tmp_path, network(), epochs=2, batch_size=8, resume=True)
-    assert fitted.epochs == 2
+    assert len(fitted.history) == 2
 
 
 def test_signal_handlers_are_put_back(tmp_path):
@@ -164,12 +182,12 @@ def test_a_loss_that_is_no_number_stops_with_the_step_named(tmp_path):
 
 def test_draws_depend_on_seed_and_epoch_alone():
     flips = augment.FlipsTurns()
-    order, draws = training.epoch_draws(50, flips, seed=1, epoch=2)
+    order, draws = draws_of(50, flips, seed=1, epoch=2)
     torch.rand(5)
-    again = training.epoch_draws(50, flips, seed=1, epoch=2)
+    again = draws_of(50, flips, seed=1, epoch=2)
     assert torch.equal(order, again[0]) and torch.equal(draws, again[1])
     assert sorted(order.tolist()) == list(range(50))
-    assert not torch.equal(order, training.epoch_draws(50, flips, seed=2, epoch=1)[0])
+    assert not torch.equal(order, draws_of(50, flips, seed=2, epoch=1)[0])
 
 
 def test_a_last_batch_of_one_joins_the_one_before():
@@ -218,3 +236,150 @@ def test_cuda_trains_to_the_same_place(tmp_path, precision):
     device = torch.device("cuda")
     _, gpu = fit(tmp_path / "gpu", epochs=6, dataset=data(200), device=device, precision=precision)
     assert abs(cpu.best_value - gpu.best_value) < 0.05
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
+
+
+SGD = {"optimizer": partial(torch.optim.SGD, lr=0.05), "monitor": "val_loss"}
+
+
+def test_a_batch_in_parts_is_the_same_step(tmp_path):
+    whole, _ = fit(tmp_path / "whole", linear(), **SGD, batch_size=16)
+    parts, _ = fit(tmp_path / "parts", linear(), **SGD, batch_size=16, accumulate=3)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-5, atol=1e-6)
+    first, second = (
+        (tmp_path / n / "history.csv").read_text().splitlines()[1] for n in ("whole", "parts")
+    )
+    assert np.allclose(*([float(x) for x in r.split(",")[:-2]] for r in (first, second)), atol=1e-5)
+
+
+def test_clipping_is_torchs_over_all_gradients(tmp_path):
+    net, bare, dataset = linear(), linear(), data()
+    fit(tmp_path, net, dataset, **SGD, epochs=1, clip_norm=0.01, channels_last=False)
+    optimizer = torch.optim.SGD(bare.parameters(), lr=0.05)
+    order, _ = draws_of(70, augment.Identity(), seed=0, epoch=0)
+    for index in order.split(16):
+        x = torch.from_numpy(dataset.train.images)[index].permute(0, 3, 1, 2) / 255
+        y = torch.from_numpy(dataset.train.labels)[index].float()
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(bare(x)[:, 0], y).backward()
+        norm = torch.cat([p.grad.flatten() for p in bare.parameters()]).norm()
+        for p in bare.parameters():
+            p.grad *= min(1.0, 0.01 / (norm.item() + 1e-6))
+        optimizer.step()
+    torch.testing.assert_close(weights(net), weights(bare), rtol=1e-5, atol=1e-7)
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
+    """v <- d v + (1 - d) w after every step, from the first step's w on (torch's rule)."""
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *arguments):
+            super().step(*arguments)
+            seen.append(torch.cat([p.detach().flatten() for p in self.param_groups[0]["params"]]))
+
+    net, fitted = fit(
+        tmp_path,
+        linear(),
+        optimizer=partial(Watched, lr=0.05),
+        monitor="val_loss",
+        epochs=2,
+        ema=0.8,
+    )
+    average, kept = seen[0], []
+    for step, current in enumerate(seen):
+        average = average if step == 0 else 0.8 * average + 0.2 * current
+        if step % 5 == 4:
+            kept.append(average)
+    torch.testing.assert_close(
+        torch.cat([p.detach().flatten() for p in net.parameters()]), kept[fitted.best_epoch - 1]
+    )
+    with pytest.raises(ConfigError, match="trainer.ema=1.5: must lie between 0 and 1"):
+        fit(tmp_path / "x", linear(), ema=1.5)
+
+
+@pytest.mark.parametrize(("limit", "epochs"), [(3, 1), (5, 1), (7, 2), (100, 3)])
+def test_iterations_can_be_limited(tmp_path, limit, epochs):
+    steps = []
+
+    class Counted(torch.optim.SGD):
+        def step(self, *arguments):
+            steps.append(1)
+            super().step(*arguments)
+
+    _, fitted = fit(tmp_path, linear(), optimizer=partial(Counted, lr=0.01), max_steps=limit)
+    assert len(steps) == min(limit, 15) and len(fitted.history) == epochs
+    row = (tmp_path / "history.csv").read_text().splitlines()[-1].split(",")
+    assert 0 < float(row[2]) < 2  # the mean over the images that were seen
+
+
+def test_it_ends_where_nothing_is_gained(tmp_path):
+    flat = {"optimizer": partial(torch.optim.SGD, lr=0.0), "monitor": "val_loss"}
+    _, fitted = fit(tmp_path, linear(), **flat, epochs=20, patience=4)
+    assert len(fitted.history) == 5 and fitted.best_epoch == 1
+    again, _ = fit(tmp_path, linear(), **flat, epochs=20, patience=4, resume=True)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 6
+
+
+def test_from_an_iteration_on_only_some_stages_train(tmp_path):
+    """The cervix paper: the whole network, then its last layer alone."""
+    moved = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *arguments):
+            moved.append([p.grad is not None for p in self.param_groups[0]["params"]])
+            super().step(*arguments)
+
+    chosen = {"switch_at": 7, "switch_to": ["5"]}
+    net, _ = fit(tmp_path, network(), optimizer=partial(Watched, lr=0.01, momentum=0.9), **chosen)
+    assert all(all(step) for step in moved[:7])
+    assert all(step == [False] * 4 + [True] * 2 for step in moved[7:]) and len(moved) == 15
+    with pytest.raises(ConfigError, match="trainer.switch_to: no stage 'head'"):
+        fit(tmp_path / "x", network(), switch_at=3, switch_to=["head"])
+    with pytest.raises(ConfigError, match=r"trainer.switch_to=\[\]: name the stages that train"):
+        fit(tmp_path / "y", network(), switch_at=3)
+
+
+def test_a_schedule_gets_what_its_signature_takes(tmp_path):
+    asked = []
+
+    def rule(lr, *, steps, history, iteration):
+        asked.append((steps, list(history), iteration))
+        return lr
+
+    fit(tmp_path, linear(), **SGD, schedule=rule, epochs=2)
+    rows = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
+    loss = float(rows[1][rows[0].index("val_loss")])
+    assert asked[0] == (5, [], 0) and asked[5] == (5, [loss], 5) and len(asked) == 10
+
+
+def test_a_fixed_sampling_shows_the_same_images_every_epoch():
+    class Twice:
+        fixed = True
+
+        def order(self, labels, generator):
+            return torch.randint(len(labels), (90,), generator=generator)
+
+    flips = augment.FlipsTurns()
+    epochs = [draws_of(50, flips, Twice(), seed=1, epoch=e) for e in range(2)]
+    pairs = [sorted(zip(o.tolist(), map(tuple, d.tolist()), strict=True)) for o, d in epochs]
+    assert pairs[0] == pairs[1] and not torch.equal(epochs[0][0], epochs[1][0])
+    assert sorted(draws_of(50, flips, Twice(), seed=2, epoch=0)[0].tolist()) != [
+        p[0] for p in pairs[0]
+    ]
+
+
+def test_penalties_have_a_column_of_their_own(tmp_path):
+    stages = {"1": Stage(l2=0.5, l1=0.25)}
+    frozen = {"optimizer": partial(torch.optim.SGD, lr=0.0), "monitor": "val_loss"}
+    net, _ = fit(tmp_path, linear(), **frozen, epochs=1, stages=stages)
+    header, row = (line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines())
+    kernel = net[1].weight.detach()
+    expected = 0.5 * kernel.square().sum() + 0.25 * kernel.abs().sum()
+    values = dict(zip(header, row, strict=True))
+    assert float(values["train_penalty"]) == pytest.approx(expected.item(), rel=1e-5)
+    assert float(values["train_loss"]) == pytest.approx(0.7, abs=0.2)

@@ -35,7 +35,7 @@ def test_layout_and_balance_are_the_public_ones(folder):
 
 def test_reader_reads_it_without_a_note_on_the_range(folder):
     pool = load(folder)
-    assert len(pool) == 600 and len(pool.notes) == 1
+    assert len(pool) == 600 and pool.notes == ()
     assert pool.decode(0)[0].max() <= 1
 
 

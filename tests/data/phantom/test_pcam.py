@@ -66,15 +66,21 @@ def test_slides_differ_in_stain(patches):
     assert by_slide.mean(axis=1).std(axis=0).min() > 3
 
 
+def decoded(pool):
+    return np.stack([pool.decode(row)[0] for row in range(len(pool))])
+
+
 def test_written_files_read_back(folder):
-    data = load(folder)
-    assert [len(split) for split in data.splits().values()] == [80, 64, 64]
+    pool = load(folder)
+    images, parts = decoded(pool), pool.parts
+    assert [int((parts == part).sum()) for part in ("train", "val", "test")] == [80, 64, 64]
     made = np.concatenate([slide(7, number).images for number in range(3)])[:80]
-    assert np.array_equal(data.train.images, made)
-    assert np.array_equal(data.test.images, np.concatenate([slide(7, n).images for n in (5, 6)]))
-    groups = [set(split.groups) for split in data.splits().values()]
+    assert np.array_equal(images[parts == "train"], made)
+    last = np.concatenate([slide(7, n).images for n in (5, 6)])
+    assert np.array_equal(images[parts == "test"], last)
+    groups = [set(pool.groups[parts == part]) for part in ("train", "val", "test")]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
-    assert data.train.groups[79] == "phantom_tumor_002"
+    assert pool.groups[79] == "phantom_tumor_002"
 
 
 def test_meta_has_the_public_columns(folder):
@@ -99,8 +105,8 @@ def test_writing_twice_gives_the_same_bytes(folder, tmp_path):
 
 def test_a_smaller_size_is_the_start_of_a_larger_one(folder, tmp_path):
     write(tmp_path, size=10, seed=7)
-    small, large = load(tmp_path), load(folder)
-    assert np.array_equal(small.train.images, large.train.images[:10])
+    small, large = decoded(load(tmp_path)), decoded(load(folder))
+    assert np.array_equal(small[:10], large[:10])
 
 
 def test_seeds_differ():
@@ -109,16 +115,12 @@ def test_seeds_differ():
 
 def test_kaggle_layout_reads_back(tmp_path):
     write_kaggle(tmp_path, size=40, seed=7)
-    data = load(tmp_path)
-    made = {f"phantom_{n * 32 + i:06d}": (slide(7, n).images[i], slide(7, n).labels[i])
-            for n, i in ((0, 0), (0, 31), (1, 7))}  # fmt: skip
-    found = 0
-    for split in data.splits().values():
-        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
-            if name in made:
-                found += 1
-                assert np.array_equal(image, made[name][0]) and label == made[name][1]
-    assert found == len(made)
+    pool = load(tmp_path)
+    place = {name: row for row, name in enumerate(pool.ids.tolist())}
+    for number, i in ((0, 0), (0, 31), (1, 7)):
+        row, made = place[f"phantom_{number * 32 + i:06d}"], slide(7, number)
+        assert np.array_equal(pool.decode(row)[0], made.images[i])
+        assert pool.labels[row] == made.labels[i]
 
 
 @pytest.mark.parametrize("write_", [write, write_kaggle])
