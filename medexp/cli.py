@@ -10,12 +10,14 @@ import os
 import shlex
 import sys
 import textwrap
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medexp import __version__, compose, listing
+from medexp import __version__, compose, data_commands, listing
+from medexp.bench import command as bench
 from medexp.config import nearest
 from medexp.errors import ConfigError, MedexpError
 from medexp.runs import refuse_overwrite, write_status, write_text
@@ -29,8 +31,11 @@ medexp: config-driven experiments in medical-image classification
   medexp eval    evaluate a finished run again, on other data or another split
   medexp models  the networks: paper, input, parameters, do the counts agree?
   medexp datasets   the data sets: source, licence, size, found here?
-  medexp data check   counts, fingerprint, duplicates, slides across splits
+  medexp data check   what would falsify a result: copies, shared patients, ...
+  medexp data explore   PCA, t-SNE, classes and samples of a data set as figures
+  medexp data cache   what the cache holds; --clear empties it
   medexp report  the table of run or sweep directories
+  medexp bench   its speed beside plain PyTorch, Lightning and Keras
 
   medexp COMMAND --help   options and examples of a command
   medexp --version
@@ -48,7 +53,9 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
   medexp train dataset=pcam model=native3         data: ./data or $MEDEXP_DATA
   medexp train source=phantom trainer.epochs=5    synthetic data, no download
   medexp train model=native1 optimizer.lr=0.001 schedule=step schedule.every=50
-  medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep
+  medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep: one
+                     table, figures against the numbers, a ranking (search.md)
+  medexp train -m tune=pcam_fig3                  a search as its YAML says
   medexp train resume=outputs/pcam-native3/TIME [trainer.epochs=40]
   medexp train --config-dir mine model=mynet      your own groups and modules
   medexp train model=native3 --cfg job            print the composed config
@@ -64,16 +71,21 @@ usage: medexp eval run=DIR [split=test] [GROUP=OPTION] [KEY=VALUE]
 
 Evaluate the best checkpoint of a run again with the settings of the run; any
 of them can be overridden. The same data give the same numbers to the last
-digit. Writes DIR/eval/<time>/.
+digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
 
   medexp eval run=outputs/pcam-native3/TIME
   medexp eval run=DIR split=val                   train | val | test
   medexp eval run=DIR dataset=pcam_kaggle         other data
   medexp eval run=DIR trainer.device=cpu
+  medexp eval run=DIR tta=flips_turns             mean over 8 views; or flips
+  medexp eval run=A,B,C                           an ensemble: the mean of the
+                     runs' probabilities, on the data of the first; run=[A,B,C]
+                     is the same
   medexp eval run=DIR explain=gradcam explain.n=12   or saliency, features
 """
 
-COMMANDS = ("train", "eval", "models", "datasets", "data", "report")
+PREVIEWS = ("plot_schedule", "plot_augment")
+COMMANDS = ("train", "eval", "models", "datasets", "data", "report", "bench")
 
 
 def main() -> None:
@@ -118,8 +130,13 @@ def dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
     before = compose.override_of(rest, "run") or compose.override_of(rest, "resume")
     folder = compose.option_after(rest, "--config-dir")
-    if before and not folder and (folder := compose.config_dir_of_run(before)):
-        rest = [*rest, "--config-dir", folder]
+    if before and not folder:
+        used = filter(None, map(compose.config_dir_of_run, compose.folders_of(before)))
+        if folders := list(dict.fromkeys(used)):
+            folder, *others = folders
+            rest = [*rest, "--config-dir", folder]
+            for other in others:  # what the other runs of an ensemble were made of
+                compose.add_config_dir(other)
     if folder:
         compose.add_config_dir(folder)
     if command in ("train", "eval"):
@@ -131,8 +148,9 @@ def dispatch(arguments: list[str]) -> int:
     commands = {
         "models": listing.models,
         "datasets": listing.datasets,
-        "data": listing.data,
+        "data": data_commands.data,
         "report": listing.report,
+        "bench": bench.bench,
     }
     return commands[command](rest)
 
@@ -154,8 +172,11 @@ def groups_help(arguments: list[str]) -> str:
 def train(arguments: list[str]) -> int:
     """`medexp train`: one run or, with -m, a sweep that ends in one table."""
     primary = "train"
-    if compose.override_of(arguments, "explain"):
-        raise ConfigError("explain: of a finished run. Use medexp eval run=DIR explain=...")
+    for key in ("explain", "tta"):
+        if compose.override_of(arguments, key):
+            raise ConfigError(f"{key}: of a finished run. Use medexp eval run=DIR {key}=...")
+    if any(compose.override_of(arguments, key) == "true" for key in PREVIEWS):
+        return preview(arguments)
     if folder := compose.override_of(arguments, "resume"):
         settings = {"run": {"dir": folder}, "output_subdir": None}
         primary = compose.primary_of_run("resume", folder, arguments, settings)
@@ -165,13 +186,34 @@ def train(arguments: list[str]) -> int:
     return run_jobs(primary, arguments, train_work)
 
 
+def preview(arguments: list[str]) -> int:
+    """Pictures of what a run would do, into a folder of their own; nothing is trained."""
+    from medexp import experiment
+
+    if "-m" in arguments or "--multirun" in arguments:
+        raise ConfigError("plot_schedule, plot_augment: of one run, not of a sweep. Leave -m out")
+    settings = compose.compose([a for a in arguments if "=" in a and a[:2] != "--"], arguments)
+    folder = Path("outputs/preview", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in experiment.preview(settings, folder):
+        print(path)
+    return 0
+
+
 def evaluate(arguments: list[str]) -> int:
-    """`medexp eval`: score a finished run again, into a folder of its own inside the run."""
-    folder = compose.override_of(arguments, "run")
-    if folder is None:
+    """`medexp eval`: score a finished run again, into a folder of its own inside the run.
+
+    An ensemble of runs gets a folder in outputs/ensembles.
+    """
+    folders = compose.folders_of(compose.override_of(arguments, "run") or "")
+    if not folders:
         raise ConfigError("run: missing. Give the run directory: medexp eval run=outputs/...")
-    settings = {"run": {"dir": f"{folder}/eval/${{now:%Y-%m-%d_%H-%M-%S-%f}}"}}
-    primary = compose.primary_of_run("run", folder, arguments, settings)
+    target = f"{folders[0]}/eval"
+    if len(folders) > 1:
+        target = "outputs/ensembles"
+        arguments = compose.of_ensemble(folders, arguments)
+    settings = {"run": {"dir": f"{target}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"}}
+    primary = compose.primary_of_run("run", folders[0], arguments, settings)
     return run_jobs(primary, arguments, eval_work)
 
 
@@ -244,12 +286,18 @@ def job(config: Any, folder: Path, work: Work) -> float | None:
 
 
 def finish_sweep(folder: Path) -> int:
-    """One table over all jobs, in the sweep's folder and on the terminal; 1 if any failed."""
-    from medexp.report import load, render
+    """One table over all jobs, in the sweep's folder and on the terminal; 1 if any failed.
+
+    Where a number varies, the jobs' ranking and figures against it are written too.
+    """
+    from medexp.report import load, render, sweeps
 
     runs = load.find_runs([folder])
     render.write_tables(runs, folder)
     listing.show([folder])
+    for path in sweeps.write_search(runs, folder):
+        if path.suffix != ".svg":  # the same figures again
+            print(path)
     failed = [run for run in runs if run.state != "done"]
     if failed:
         print(f"medexp: {len(failed)} of {len(runs)} jobs failed; see the table", file=sys.stderr)
@@ -266,17 +314,28 @@ def complete(arguments: list[str]) -> int:
     knows no subcommands, so ours is cut out of the line before it is asked.
     """
     words = os.environ.get("COMP_LINE", "").split()
+    primary = "train"
     if any(argument.startswith("query=") for argument in arguments):
         ended = os.environ["COMP_LINE"].endswith(" ")
         if len(words) < 2 or (len(words) == 2 and not ended):
             print(" ".join(COMMANDS))
             return 0
         if words[1] == "data" and (len(words) < 3 or (len(words) == 3 and not ended)):
-            print("check")
+            print(" ".join(data_commands.ACTIONS))
             return 0
-        if words[1] not in ("train", "eval", "data"):
+        if words[1] not in ("train", "eval", "data", "bench"):
             return 0
-        kept = [word for word in words[2:] if word not in ("-m", "--multirun", "check")]
+        dropped = ("-m", "--multirun", *data_commands.ACTIONS)
+        kept = [word for word in words[2:] if word not in dropped]
+        if words[1] == "bench":  # Hydra's parser would stop at options of ours
+            kept = [word for word in kept if "=" in word or word is words[-1]]
+            kept = [word for word in kept if word[0] != "-"]
+        if words[1] == "eval":
+            if not ended and words[-1].startswith("run="):
+                print(" ".join(compose.complete_folders(words[-1])))
+                return 0
+            primary = compose.primary_of_eval(kept)
+            kept = [word for word in kept if not word.startswith("run=")]
         os.environ["COMP_LINE"] = " ".join(["medexp", *kept]) + (" " if ended or not kept else "")
-    compose.hydra_main("train", lambda config: None, ["-sc", *arguments])
+    compose.hydra_main(primary, lambda config: None, ["-sc", *arguments])
     return 0

@@ -11,11 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medexp import __version__
-from medexp.data.base import Dataset
 from medexp.errors import ConfigError, MedexpError
+
+if TYPE_CHECKING:
+    from medexp.data.base import Dataset
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "h5py")
@@ -119,7 +121,7 @@ def _commit() -> str | None:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
-def write_split(path: Path, data: Dataset) -> None:
+def write_split(path: Path, data: "Dataset") -> None:
     """split.csv: id, split, label, group of every image, to be replayed by dataset.split_file."""
     rows = [
         {"id": key, "split": name, "label": label, "group": group}

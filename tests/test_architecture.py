@@ -10,14 +10,26 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"bench", "data_commands"},
     {"listing"},
     {"experiment"},
     {"train"},
     {"explain"},
-    {"maps", "weights"},
+    {"maps", "weights", "sources"},
+    {"feed"},
     {"evaluate", "report", "progress", "compose", "summary"},
     {"checkpoint", "runs", "device"},
-    {"data", "models", "metrics", "losses", "augment", "schedules", "optimizers", "stages"},
+    {
+        "data",
+        "models",
+        "metrics",
+        "losses",
+        "sampling",
+        "augment",
+        "schedules",
+        "optimizers",
+        "stages",
+    },
     {"config"},
     {"errors"},
 ]
@@ -63,7 +75,10 @@ def test_only_compose_sees_hydra_and_omegaconf():
 
 def test_report_imports_no_torch():
     script = (
-        "import sys; from medexp.report import load, panels, paper, plots, render, tables\n"
+        "import sys\n"
+        "from medexp.report import datapage, explore, load, panels, paper\n"
+        "from medexp.report import augment_sheet, plots, render, repeats, schedule\n"
+        "from medexp.report import segmentation, tables\n"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -1,0 +1,1 @@
+"""`medexp bench`: medexp's own training beside the peers, interleaved, each in its own process."""
