@@ -1,4 +1,4 @@
-"""Batches for the loop: where a split's images live, and the next batch made while one trains."""
+"""Batches for the loop: where a split's images live, and how they get to the device."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ class Feed:
     """The training images of a split as network inputs on the device, batch by batch.
 
     place: `device`, all of them live there as stored and a batch is an index select; `stream`, they
-    stay where the split has them, in memory or mapped from a file that all jobs share, and a thread
-    prepares the next batch; `auto`, device on CUDA where they fit in half the memory that is free,
-    else stream. The batches are the same to the bit, whichever is taken.
+    stay where the split has them, in memory or mapped from a file that all jobs share, and for a
+    GPU a thread gathers the next batch; `auto`, device on CUDA where they fit in half the memory
+    that is free, else stream. The batches are the same to the bit, whichever is taken.
 
     Raises ConfigError where the images do not fit on the device that was asked to hold them.
     """
@@ -60,33 +60,34 @@ class Feed:
 
         x: (B, C, [D,] H, W) float32; target: (B,) int64; both on the device.
         """
+        on_device, draws = order.to(self.device), draws.to(self.device)
+        for (start, end), images in zip(cuts, self.stored(order, cuts), strict=True):
+            own = draws[start:end]
+            x = to_input(self.augment(images, own), self.channels_last)
+            yield self.mixed(x, on_device[start:end], own)
+
+    def stored(self, order: Tensor, cuts: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+        """The stored images (B, H, W, C) of each cut on the device: copies."""
+        parts = [order[start:end] for start, end in cuts]
         if self.resident is not None:
-            order, draws = order.to(self.device), draws.to(self.device)
-            for start, end in cuts:
-                index = order[start:end]
-                images = self.augment(self.resident.index_select(0, index), draws[start:end])
-                yield self.mixed(to_input(images, self.channels_last), index, draws[start:end])
-            return
-        on_cpu = self.device.type == "cpu"
+            for index in parts:
+                yield self.resident.index_select(0, index.to(self.device))
+        elif self.device.type == "cpu":
+            # No thread ahead here: it would take the cores that the step computes on.
+            yield from map(self.gather, parts)
+        else:
+            with ThreadPoolExecutor(1) as thread:
+                ahead = [thread.submit(self.pinned, index) for index in parts[:1]]
+                for following in range(1, len(parts) + 1):
+                    images = ahead.pop().result()
+                    ahead = [
+                        thread.submit(self.pinned, index)
+                        for index in parts[following : following + 1]
+                    ]
+                    yield images.to(self.device, non_blocking=True)
 
-        def prepare(cut: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-            index, own = order[slice(*cut)], draws[slice(*cut)]
-            images = self.gather(index)
-            if on_cpu:
-                return to_input(self.augment(images, own), self.channels_last), index, own
-            return images.pin_memory(), index, own.pin_memory()
-
-        # One thread ahead of the loop: a thread of torch's own started here computes on one core.
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-            ahead = [thread.submit(prepare, cut) for cut in cuts[:1]]
-            for following in range(1, len(cuts) + 1):
-                x, index, own = ahead.pop().result()
-                ahead = [thread.submit(prepare, cut) for cut in cuts[following : following + 1]]
-                if not on_cpu:
-                    x = x.to(self.device, non_blocking=True)
-                    own = own.to(self.device, non_blocking=True)
-                    x = to_input(self.augment(x, own), self.channels_last)
-                yield self.mixed(x, index.to(self.device), own)
+    def pinned(self, index: Tensor) -> Tensor:
+        return self.gather(index).pin_memory()
 
     def mixed(self, x: Tensor, index: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """The batch with its targets, which an augmentation that mixes images turns into shares."""
