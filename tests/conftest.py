@@ -1,6 +1,7 @@
 """What several test modules share: the command line in process, and the real data beside it."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -55,6 +56,11 @@ def medexp(workplace, capsys):
 
     def run(*arguments):
         run.code = cli.run(list(map(str, arguments)))
+        # Hydra's handlers of a job write to this test's stderr, which the next one finds closed.
+        root = logging.getLogger()
+        for handler in root.handlers.copy():
+            if type(handler) in (logging.StreamHandler, logging.FileHandler):
+                root.removeHandler(handler)
         captured = capsys.readouterr()
         run.out, run.err = captured.out, captured.err
         return run.code

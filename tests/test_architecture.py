@@ -78,7 +78,7 @@ def test_report_imports_no_torch():
         "import sys\n"
         "from medexp.report import datapage, explore, load, panels, paper\n"
         "from medexp.report import augment_sheet, plots, render, repeats, schedule\n"
-        "from medexp.report import segmentation, tables\n"
+        "from medexp.report import segmentation, sweeps, tables\n"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -198,7 +198,7 @@ def test_sweep_ends_in_one_table_and_survives_a_failed_job(medexp, toy):
     code = medexp("train", "-m", *sweep, "model=toynet", "model.width=8,0,4")
     assert code == 1
     (folder,) = Path("outputs/sweeps").iterdir()
-    jobs = sorted(p for p in folder.iterdir() if p.is_dir())
+    jobs = sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "plots")
     assert [p.name for p in jobs] == ["0-toy-toynet", "1-toy-toynet", "2-toy-toynet"]
     states = [read(p / "status.json") for p in jobs]
     assert [s["state"] for s in states] == ["done", "failed", "done"]

@@ -321,7 +321,7 @@ def test_it_ends_where_nothing_is_gained(tmp_path):
     flat = {"optimizer": partial(torch.optim.SGD, lr=0.0), "monitor": "val_loss"}
     _, fitted = fit(tmp_path, linear(), **flat, epochs=20, patience=4)
     assert len(fitted.history) == 5 and fitted.best_epoch == 1
-    again, _ = fit(tmp_path, linear(), **flat, epochs=20, patience=4, resume=True)
+    fit(tmp_path, linear(), **flat, epochs=20, patience=4, resume=True)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 6
 
 
@@ -335,7 +335,7 @@ def test_from_an_iteration_on_only_some_stages_train(tmp_path):
             super().step(*arguments)
 
     chosen = {"switch_at": 7, "switch_to": ["5"]}
-    net, _ = fit(tmp_path, network(), optimizer=partial(Watched, lr=0.01, momentum=0.9), **chosen)
+    fit(tmp_path, network(), optimizer=partial(Watched, lr=0.01, momentum=0.9), **chosen)
     assert all(all(step) for step in moved[:7])
     assert all(step == [False] * 4 + [True] * 2 for step in moved[7:]) and len(moved) == 15
     with pytest.raises(ConfigError, match="trainer.switch_to: no stage 'head'"):

@@ -105,8 +105,8 @@ def test_networks_of_a_paper_on_its_data(medexp, name, model):
             "dataset.max_train=8",
         )
     run = train(
-        medexp, f"dataset={name}", f"model={model}", "source=phantom", f"source.size={SMALL[name][1]}",
-        "trainer.batch_size=4", "trainer.monitor=val_loss", *small,
+        medexp, f"dataset={name}", f"model={model}", "source=phantom",
+        f"source.size={SMALL[name][1]}", "trainer.batch_size=4", "trainer.monitor=val_loss", *small,
     )  # fmt: skip
     assert read(run / "status.json")["state"] == "done"
 
