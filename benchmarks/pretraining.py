@@ -4,8 +4,9 @@
 
 Per seed: ViPTT-Net on ucf50's phantoms, then fine-tuned on tbt's (init_from), beside the same
 network trained on tbt's phantoms from scratch, with the same epochs, batches, rate and split. No
-ImageNet weights (they cannot be had offline), so the VGG is drawn at random and trained on the video
-too. Small volumes (12x32x32) and Adam, as the paper's SGD would not move such a VGG in so few epochs.
+ImageNet weights (they cannot be had offline), so the VGG is drawn at random and trained on the
+video too. Small volumes (12x32x32) and Adam, as the paper's SGD would not move such a VGG in so few
+epochs.
 Prints kappa, AUC and accuracy of the validation part for each seed, and the mean difference
 with a 95% t-interval.
 """
