@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medexp.compose import options
+from medexp.data.phantom.folders import write_folder
 from tests.conftest import read
 
 # What keeps an epoch short; the network is one of the data set's paper where that is quick enough.
@@ -81,6 +82,20 @@ def test_folds_through_the_command_line(medexp):
         seen += [key for key, split in ids_of(run) if split == "test"]
     assert len(seen) == len(set(seen)) == 64 + 2 * 64
     assert "fold 2 of 3 is the test split" in (run / "table.md").read_text()
+
+
+def test_an_unreadable_image_stops_a_run_or_is_listed(medexp, workplace):
+    (workplace / "own").mkdir()
+    write_folder(workplace / "own", size=64, seed=0)
+    broken = sorted((workplace / "own").rglob("*.*"))[5]
+    broken.write_bytes(broken.read_bytes()[:300])
+    chosen = ("dataset=image_folder", f"dataset.root={workplace / 'own'}", "dataset.size=32")
+    assert medexp("train", *chosen) == 1
+    assert f"{broken.name} cannot be decoded" in medexp.err and "on_error=skip" in medexp.err
+    run = train(medexp, *chosen, "dataset.on_error=skip", "trainer.monitor=val_loss")
+    (name,) = read(run / "metrics.json")["skipped"]
+    assert name.endswith(broken.name)
+    assert "1 of 64 images cannot be read and are left out" in (run / "table.md").read_text()
 
 
 def test_a_leak_is_refused_then_marked_in_the_table(medexp):
