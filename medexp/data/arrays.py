@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 Lines = list[dict[str, Any]]
 BLOCK_BYTES = 2**20  # of decoded images that a thread gets at once
+TINY_BYTES = 2**15  # of one decoded image
 FLUSH_SECONDS = 5.0  # work that a killed build may lose
 PROBES = 4  # images tried first: where all of them fail, so will the others
 LONG_DIGEST = 1e9  # bytes from which a bar is shown
@@ -189,6 +190,8 @@ def build(pool: Pool, folder: Path) -> None:
     many = max(1, min(32, BLOCK_BYTES * len(pool) // bytes_of(pool)))
     blocks = [todo[start : start + many] for start in range(0, len(todo), many)]
 
+    # Python's own work on a tiny image outweighs the decoding, and only one thread can do that.
+    workers = threads() if bytes_of(pool) > TINY_BYTES * len(pool) else 1
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the rows are the parallel work
     fresh: list[dict[str, Any]] = []
@@ -196,7 +199,7 @@ def build(pool: Pool, folder: Path) -> None:
     with open(folder / "rows.jsonl", "a", encoding="utf-8") as lines:
         try:
             with bar(f"decoding {pool.name}", len(pool), done=len(done)) as advance:
-                for block in in_order(work, blocks):
+                for block in in_order(work, blocks, workers):
                     fresh += block
                     failures += sum("error" in line for line in block)
                     advance(len(block))
@@ -317,14 +320,16 @@ def flush(lines: Any, fresh: list[dict[str, Any]]) -> None:
     os.fsync(lines.fileno())
 
 
-def in_order(work: Callable[[list[int]], Lines], blocks: list[list[int]]) -> Iterator[Lines]:
-    """work(rows) of every block on all cores, results in order, few of them waiting at a time."""
-    with ThreadPoolExecutor(threads()) as executor:
+def in_order(
+    work: Callable[[list[int]], Lines], blocks: list[list[int]], workers: int
+) -> Iterator[Lines]:
+    """work(rows) of every block in so many threads, results in order, few waiting at a time."""
+    with ThreadPoolExecutor(workers) as executor:
         waiting: deque[Future[Lines]] = deque()
         try:
             for rows in blocks:
                 waiting.append(executor.submit(work, rows))
-                if len(waiting) > 4 * threads():
+                if len(waiting) > 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
