@@ -19,10 +19,12 @@ from matplotlib.ticker import MaxNLocator
 from medexp.data.near import slices, to_bytes
 from medexp.data.pixels import resize
 from medexp.report.plots import BLUE, GREEN, VERMILLION
+from medexp.report.watermark import watermark
 
 DPI = 200
 SIDE = 32  # pixels of the images that are projected
 COMPONENTS = 50  # principal components that t-SNE works on
+HALO = [withStroke(linewidth=3, foreground="white", alpha=0.3)]
 COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
 NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -167,7 +169,7 @@ def samples_figure(
         for axes, picture in zip(line, pictures, strict=False):
             shown = picture[..., 0] if picture.shape[-1] == 1 else picture
             axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
-    _lay_across(figure, marks)
+    watermark(figure, marks, path_effects=HALO)
     return figure
 
 
@@ -186,29 +188,12 @@ def _figure(title: str, marks: Sequence[str], size: tuple[float, float]) -> tupl
     axes.tick_params(labelsize=10)
     axes.grid(visible=True, color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    _lay_across(figure, marks)
+    watermark(figure, marks, path_effects=HALO)
     return figure, axes
 
 
 def _line(marks: Sequence[str]) -> list[str]:
     return [" · ".join(marks)] if marks else []
-
-
-def _lay_across(figure: Figure, marks: Sequence[str]) -> None:
-    if marks:
-        figure.text(
-            0.5,
-            0.5,
-            "\n".join(marks),
-            ha="center",
-            va="center",
-            rotation=30,
-            fontsize=48,
-            fontweight="bold",
-            color=VERMILLION,
-            alpha=0.22,
-            path_effects=[withStroke(linewidth=3, foreground="white", alpha=0.3)],
-        )
 
 
 def _look(label: int) -> dict[str, Any]:

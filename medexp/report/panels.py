@@ -18,7 +18,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from medexp.report.plots import VERMILLION
+from medexp.report.watermark import watermark
 
 DPI = 150
 MAX_MAPS = 64  # of a layer, as an 8 x 8 grid
@@ -122,21 +122,9 @@ def _save(figure: Figure, path: str | Path, marks: Sequence[str], title: str = "
     heading = "\n".join(part for part in (title, " · ".join(marks)) if part)
     if heading:
         figure.suptitle(heading, fontsize=11)
-    if marks:
-        figure.text(
-            0.5,
-            0.5,
-            "\n".join(marks),
-            ha="center",
-            va="center",
-            rotation=30,
-            fontsize=48,
-            fontweight="bold",
-            color=VERMILLION,
-            alpha=0.22,
-            # The maps are of the same warm colours.
-            path_effects=[withStroke(linewidth=3, foreground="white", alpha=0.3)],
-        )
+    # The maps are of the same warm colours.
+    halo = [withStroke(linewidth=3, foreground="white", alpha=0.3)]
+    watermark(figure, marks, path_effects=halo)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medexp.report.load import Predictions, Run, load_run, read_predictions
+from medexp.report.watermark import watermark
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 _CYCLE = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -168,22 +169,7 @@ def _figure(run: Run, what: str, size: tuple[float, float] = (7.0, 4.6)) -> tupl
     axes.tick_params(labelsize=11)
     axes.grid(visible=True, color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    if run.marks:
-        # Above an image, below lines and numbers: seen, but nothing is hard to read for it.
-        axes.text(
-            0.5,
-            0.5,
-            "\n".join(run.marks),
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            rotation=30,
-            fontsize=48,
-            fontweight="bold",
-            color=VERMILLION,
-            alpha=0.22,
-            zorder=1.5,
-        )
+    watermark(axes, list(run.marks))
     return figure, axes
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medexp.report.plots import BLUE, GREEN, GREY, VERMILLION
+from medexp.report.watermark import watermark
 
 DPI = 150
 POINTS = 4096  # of a curve: more than a figure has pixels
@@ -132,19 +133,7 @@ def _save(figure: Figure, path: str | Path, title: str, marks: Sequence[str], no
     figure.suptitle("\n".join(part for part in (title, " · ".join(marks)) if part), fontsize=13)
     if note:
         figure.axes[0].set_title(note, fontsize=10, color=GREY)
-    if marks:
-        figure.text(
-            0.5,
-            0.5,
-            "\n".join(marks),
-            ha="center",
-            va="center",
-            rotation=30,
-            fontsize=48,
-            fontweight="bold",
-            color=VERMILLION,
-            alpha=0.22,
-        )
+    watermark(figure, marks)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)

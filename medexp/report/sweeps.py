@@ -30,6 +30,7 @@ from medexp.report.load import Run
 from medexp.report.plots import BLUE, GREEN, VERMILLION
 from medexp.report.repeats import scores
 from medexp.report.tables import MISSING
+from medexp.report.watermark import watermark
 from medexp.runs import write_text
 
 REPEATS = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
@@ -346,21 +347,8 @@ def _figure(
         panel.tick_params(labelsize=11)
         panel.grid(visible=True, color="#dddddd", linewidth=0.8)
         panel.set_axisbelow(True)
-        # Above an image, below lines and numbers: seen, but nothing is hard to read for it.
-        panel.text(
-            0.5,
-            0.5,
-            "\n".join(dict.fromkeys(mark for run in sweep.runs for mark in run.marks)),
-            transform=panel.transAxes,
-            ha="center",
-            va="center",
-            rotation=30,
-            fontsize=34,
-            fontweight="bold",
-            color=VERMILLION,
-            alpha=0.22,
-            zorder=1.5,
-        )
+        marks = list(dict.fromkeys(mark for run in sweep.runs for mark in run.marks))
+        watermark(panel, marks, size=34)
     fixed = [key for key in ("dataset", "model") if key not in sweep.lines]
     about = [str(getattr(sweep.runs[0], key)) for key in fixed]
     failed = sum(run.state != "done" for run in sweep.runs)
