@@ -133,22 +133,22 @@ def drawn(pool: Pool, plan: Plan, kind: str) -> dict[str, np.ndarray]:
     if pool.parts is not None and (pool.parts == "").any():
         fixed = {part: np.flatnonzero(pool.parts == part) for part in PARTS}
         rest = np.flatnonzero(pool.parts == "")
+    # A part that is given is not drawn as well.
+    test_share = 0.0 if len(fixed["test"]) else plan.test_share
+    val_share = 0.0 if len(fixed["val"]) else plan.val_share
     if kind == "per_class":
-        rest, val, test = per_class(pool, rest, plan, with_test=not len(fixed["test"]))
+        rest, val, test = per_class(pool, rest, test_share, val_share, plan.split_seed)
     else:
-        total, test = len(rest), fixed["test"]
-        if not len(test):
-            rest, test = divide(pool, rest, share_count(plan.test_share, total), kind, plan)
-        val = fixed["val"]
-        if not len(val):
-            rest, val = divide_val(pool, rest, share_count(plan.val_share, total), kind, plan)
-    test = fixed["test"] if len(fixed["test"]) else test
-    val = fixed["val"] if len(fixed["val"]) else val
-    return {
-        "train": np.concatenate([rest, fixed["train"]]),
-        "val": val if len(val) else test,
-        "test": test,
-    }
+        total, test = len(rest), np.empty(0, np.intp)
+        if not len(fixed["test"]):
+            rest, test = divide(pool, rest, share_count(test_share, total), kind, plan)
+        elif kind == "random":  # validation is the tail of a shuffled order
+            rest = np.random.default_rng(plan.split_seed).permutation(rest)
+        rest, val = divide_val(pool, rest, share_count(val_share, total), kind, plan)
+    test = np.concatenate([test, fixed["test"]])
+    val = np.concatenate([val, fixed["val"]])
+    train = np.concatenate([rest, fixed["train"]])
+    return {"train": train, "val": val if len(val) else test, "test": test}
 
 
 def share_count(share: float, total: int) -> int:
@@ -225,7 +225,7 @@ def grouped_split(
 
 
 def per_class(
-    pool: Pool, rows: np.ndarray, plan: Plan, *, with_test: bool
+    pool: Pool, rows: np.ndarray, test_share: float, val_share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each class sorted by file name, shuffled and cut: (train, val, test) rows.
 
@@ -233,16 +233,15 @@ def per_class(
     the listing of Figure 9 of Mir and Nissa 2019.
     """
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    test_share = plan.test_share if with_test else 0.0
     for label in range(len(pool.classes)):
         own = sorted(rows[pool.labels[rows] == label].tolist(), key=lambda r: pool.files[r].name)
-        random.Random(plan.split_seed).shuffle(own)
-        first = int((1 - test_share - plan.val_share) * len(own))
+        random.Random(seed).shuffle(own)
         second = int((1 - test_share) * len(own))
+        first = int((1 - test_share - val_share) * len(own)) if val_share else second
         for part, cut in zip(parts, (own[:first], own[first:second], own[second:]), strict=True):
             part += cut
     train, val, test = (np.array(part, np.intp) for part in parts)
-    return train, val if plan.val_share else np.empty(0, np.intp), test
+    return train, val, test
 
 
 def fold_rows(pool: Pool, plan: Plan, kind: str) -> dict[str, np.ndarray]:

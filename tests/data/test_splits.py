@@ -164,15 +164,19 @@ def test_what_given_parts_lack_is_drawn():
 
 @pytest.mark.parametrize("kind", ["stratified", "random", "per_class", "patients"])
 def test_images_with_a_part_of_their_own_stay_in_it(kind):
-    for own, expected in (("test", "test"), ("train", "train")):
+    for own in ("train", "val", "test"):
         parts = np.where(np.arange(N) % 4 == 0, own, "")
         rows = rows_of(Plan(split=kind, allow_leak=True), parts=parts, groups=GROUPS)
         fixed = np.flatnonzero(parts == own)
-        assert np.isin(fixed, rows[expected]).all() and is_partition(rows)
-        if own == "test":
-            assert len(rows["test"]) == len(fixed)
-        else:
-            assert len(rows["test"]) > 0
+        assert np.isin(fixed, rows[own]).all() and is_partition(rows)
+        assert own == "train" or len(rows[own]) == len(fixed)
+
+
+def test_random_validation_beside_a_given_test_part_is_not_the_end_of_the_list():
+    labels = np.repeat([0, 1], 100)  # listed class by class, as folders are
+    parts = np.where(np.arange(200) % 4 == 0, "test", "")
+    val = rows_of(Plan(split="random", val_share=0.2), labels=labels, parts=parts)["val"]
+    assert len(val) == 30 and 5 < labels[val].sum() < 25
 
 
 def test_own_folds():
