@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def stored(pool: Pool) -> Stored:
     return Stored(
         array,
         {line["row"]: line["error"] for line in lines if "error" in line},
-        {line["row"]: line["facts"] for line in lines if line.get("facts")},
+        {line["row"]: line["facts"] for line in lines if "facts" in line},
         np.array(digests) if len(set(pool.files)) == len(pool) else None,
     )
 
@@ -172,7 +172,7 @@ def build(pool: Pool, folder: Path) -> None:
     assert pool.decode is not None
     began = time.monotonic()
     array = allocate(pool, folder / "images.npy")
-    done = finished_rows(folder / "rows.jsonl", len(pool)) if array is not None else {}
+    done = finished_rows(folder / "rows.jsonl") if array is not None else {}
     if array is None:
         probe(pool)
         array = np.lib.format.open_memmap(
@@ -180,7 +180,7 @@ def build(pool: Pool, folder: Path) -> None:
         )
         reserve(folder / "images.npy", pool)
     todo = [row for row in range(len(pool)) if row not in done]
-    failures = sum("error" in line for line in done.values())
+    told = [line for line in done.values() if says(line)]
     log.info("Decoding %s images of %s, once", f"{len(todo):,}", pool.name)
 
     def work(rows: list[int]) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ def build(pool: Pool, folder: Path) -> None:
             with bar(f"decoding {pool.name}", len(pool), done=len(done)) as advance:
                 for block in in_order(work, blocks, workers):
                     fresh += block
-                    failures += sum("error" in line for line in block)
+                    told += filter(says, block)
                     advance(len(block))
                     # Pixels first: a row that is listed is on disk.
                     if time.monotonic() - flushed > FLUSH_SECONDS:
@@ -212,16 +212,23 @@ def build(pool: Pool, folder: Path) -> None:
             cv2.setNumThreads(before)
             array.flush()
             flush(lines, fresh)
+    # Every run reads this file: only rows of which there is something to say stay in it.
+    (folder / "rows.jsonl").write_text("".join(map(as_line, told)), encoding="utf-8")
     entry = {
         "dataset": pool.name,
         "images": len(pool),
         "shape": list(pool.shape),
         "dtype": str(np.dtype(pool.dtype)),
         "settings": dict(pool.settings),
-        "failed": failures,
+        "failed": sum("error" in line for line in told),
         "seconds": round(time.monotonic() - began, 1),
     }
     (folder / "entry.json").write_text(json.dumps(entry, indent=2, default=str), encoding="utf-8")
+
+
+def says(line: Mapping[str, Any]) -> bool:
+    """Whether a row has more to say than that it was decoded."""
+    return "error" in line or bool(line["facts"])
 
 
 def decode_into(array: np.ndarray, pool: Pool, row: int) -> dict[str, Any]:
@@ -287,7 +294,11 @@ def bytes_of(pool: Pool) -> int:
     return len(pool) * math.prod(pool.shape) * int(np.dtype(pool.dtype).itemsize)
 
 
-def finished_rows(file: Path, n: int) -> dict[int, dict[str, Any]]:
+def as_line(line: Mapping[str, Any]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def finished_rows(file: Path) -> dict[int, dict[str, Any]]:
     """The rows that a killed build had finished; its last line may be half."""
     done = {}
     if file.exists():
@@ -298,7 +309,7 @@ def finished_rows(file: Path, n: int) -> dict[int, dict[str, Any]]:
             except (ValueError, KeyError, TypeError):
                 continue
     # Written again from what could be read, so that no half line stays.
-    file.write_text("".join(json.dumps(line) + "\n" for line in done.values()), encoding="utf-8")
+    file.write_text("".join(map(as_line, done.values())), encoding="utf-8")
     return done
 
 
@@ -315,7 +326,7 @@ def checked(pool: Pool, row: int, image: np.ndarray) -> np.ndarray:
 
 
 def flush(lines: Any, fresh: list[dict[str, Any]]) -> None:
-    lines.write("".join(json.dumps(line) + "\n" for line in fresh))
+    lines.write("".join(map(as_line, fresh)))
     lines.flush()
     os.fsync(lines.fileno())
 

@@ -83,7 +83,10 @@ class Pool:
         counts = np.bincount(self.labels, minlength=len(self.classes))
         if not counts.all():
             empty = [c for c, n in zip(self.classes, counts, strict=True) if n == 0]
-            raise MedexpError(f"{self.name}: no image of class {', '.join(empty)}")
+            raise MedexpError(
+                f"{self.name}: no image of class {', '.join(empty)}. Give each class an image, or "
+                "leave the class out of the data set's classes"
+            )
         unique, first, times = np.unique(self.ids, return_index=True, return_counts=True)
         if len(unique) != n:
             twice = self.ids[first[times > 1][0]]

@@ -121,20 +121,6 @@ def panels(
     return Panels(image, labels, np.isin(labels, picked), mask, image * mask[..., None])
 
 
-def slic_knn(
-    image: np.ndarray,
-    references: np.ndarray | Sequence[Sequence[float]],
-    *,
-    segments: int = SEGMENTS,
-    closest: int = CLOSEST,
-    compactness: float = COMPACTNESS,
-) -> np.ndarray:
-    """The mask (H, W) bool of `panels`."""
-    return panels(
-        image, references, segments=segments, closest=closest, compactness=compactness
-    ).mask
-
-
 # ---------------------------------------------------------------- for a reader
 
 

@@ -324,3 +324,15 @@ def test_clear_leaves_what_is_being_built(folder, cache, tmp_path):
     _, busy = arrays.clear()
     process.join(60)
     assert len(busy) == 1 and process.exitcode == 0
+
+
+def test_an_entry_lists_only_rows_that_it_has_something_to_say_of(folder, cache):
+    def decode(row):
+        if row == 3:
+            raise MedexpError("cannot be read")
+        return pixels(row), {"depth": 7} if row == 5 else {}
+
+    stored = arrays.stored(make_pool(folder, 40, decode=decode))
+    assert stored.failed == {3: "cannot be read"} and stored.facts == {5: {"depth": 7}}
+    (listed,) = (cache / "arrays").glob("mine-*/rows.jsonl")
+    assert [json.loads(line)["row"] for line in listed.read_text().splitlines()] == [3, 5]

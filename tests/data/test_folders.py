@@ -17,7 +17,7 @@ from scipy import ndimage
 from medexp import compose
 from medexp.config import Plan, check_node
 from medexp.data.folders import load_folder, load_table
-from medexp.data.segment import slic_knn
+from medexp.data.segment import panels
 from medexp.data.splits import plan_rows
 from medexp.errors import ConfigError, MedexpError
 from medexp.sources import load_data
@@ -708,7 +708,7 @@ def test_segmentation_blacks_out_what_is_unlike_the_references(tmp_path):
     assert pool.settings["segment"] and pool.notes[-1].startswith("segmented: ")
     for row, file in enumerate(pool.files):
         plain = expected(file, (60, 80))
-        mask = slic_knn(plain, [(200, 60, 60)], segments=20, closest=3)
+        mask = panels(plain, [(200, 60, 60)], segments=20, closest=3).mask
         assert 0 < mask.mean() < 0.5
         assert np.array_equal(pool.decode(row)[0], plain * mask[..., None])
     with pytest.raises(ConfigError, match=r"channels=grey: .* needs dataset.channels=rgb"):

@@ -19,7 +19,6 @@ from medexp.data.segment import (
     patch_colours,
     reference_colours,
     segmenter,
-    slic_knn,
     superpixels,
     with_enclosed,
 )
@@ -163,7 +162,7 @@ def test_the_whole_against_loops_written_out(phantoms, references, closest):
         small = resize(image, 64, 64)
         made = panels(small, references, closest=closest)
         assert np.array_equal(made.mask, by_hand(small, references, made.labels, closest))
-        assert np.array_equal(slic_knn(small, references, closest=closest), made.mask)
+        assert np.array_equal(panels(small, references, closest=closest).mask, made.mask)
 
 
 def test_panels_fit_together(phantoms, references):
@@ -183,7 +182,7 @@ def test_the_mask_finds_the_cervix_of_phantoms(phantoms, references):
     average = references.mean(axis=0, keepdims=True)
 
     def mean_overlap(**settings):
-        masks = [slic_knn(image, average, **settings) for image in images]
+        masks = [panels(image, average, **settings).mask for image in images]
         return np.mean([overlap(m, t) for m, t in zip(masks, truths, strict=True)])
 
     y, x = np.mgrid[:160, :160] - 79.5
@@ -199,15 +198,15 @@ def test_the_mask_finds_the_cervix_of_phantoms(phantoms, references):
 def test_the_built_in_colours_serve_as_well(phantoms):
     images, truths = phantoms
     average = np.mean(OUR_COLOURS, axis=0, keepdims=True)
-    found = [overlap(slic_knn(i, average), t) for i, t in zip(images, truths, strict=True)]
+    found = [overlap(panels(i, average).mask, t) for i, t in zip(images, truths, strict=True)]
     assert np.mean(found) > np.mean([t.mean() for t in truths]) + 0.15
 
 
 def test_the_same_from_many_threads(phantoms, references):
     images = phantoms[0][:12]
-    alone = [slic_knn(image, references) for image in images]
+    alone = [panels(image, references).mask for image in images]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda image: slic_knn(image, references), images))
+        together = list(threads.map(lambda image: panels(image, references).mask, images))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
@@ -223,18 +222,18 @@ def test_tiny_and_one_colour_images_have_a_mask(shape):
 
 
 def test_more_patches_asked_for_than_there_are_take_everything(phantoms):
-    assert slic_knn(phantoms[0][0], PINK, segments=6, closest=60).all()
+    assert panels(phantoms[0][0], PINK, segments=6, closest=60).mask.all()
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8)])
 def test_a_grey_image_is_refused(shape):
     with pytest.raises(MedexpError, match=r"superpixels need colours.*dataset\.segment=none"):
-        slic_knn(np.zeros(shape, np.uint8), PINK)
+        panels(np.zeros(shape, np.uint8), PINK)
 
 
 def test_a_float_image_is_refused():
     with pytest.raises(MedexpError, match="float32: superpixels need colours"):
-        slic_knn(np.zeros((8, 8, 3), np.float32), PINK)
+        panels(np.zeros((8, 8, 3), np.float32), PINK)
 
 
 # ---------------------------------------------------------------- references
