@@ -14,7 +14,7 @@ Conventions
   of that class. Undefined is None, never NaN, and a macro average over it is None.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _RATES = ("precision", "recall", "f1", "specificity", "auc")
+_SHARES = ("share", "mean_probability")
 _SHORT = ("accuracy", "auc", "f1", "precision", "recall")
 # Weights held at once: 8 MB of float64 stays in cache, and memory does not grow with N * resamples.
 _CHUNK = 1_000_000
@@ -50,9 +51,10 @@ def score(
 
     Returns:
         `n`, `positive_class`, `accuracy`, `kappa`, `log_loss` (nats), `geometric_mean` (of the
-        recalls), {precision, recall, f1, specificity, auc}_{binary, macro, weighted}, `per_class`,
-        `confusion_matrix` (rows actual, columns predicted), `ci95` (key -> [low, high] or None),
-        `ci_method`, `ci_resamples`, `ci_seed`.
+        recalls), {precision, recall, f1, specificity, auc}_{binary, macro, weighted}, `per_class`
+        (the same five, `support`, `share` of the images, `mean_probability` over all images),
+        `confusion_matrix` (rows actual, columns predicted), `ci95` (key, or `per_class.CLASS.key`,
+        -> [low, high] or None), `ci_method`, `ci_resamples`, `ci_seed`.
 
     Raises:
         MedexpError: shapes, labels or probabilities are not as above, or `resamples` < 0.
@@ -68,13 +70,13 @@ def score(
         **{key: _defined(value) for key, value in scalars.items()},
         "per_class": {
             name: {
-                **{rate: _defined(per_class[rate][c]) for rate in _RATES},
+                **{rate: _defined(per_class[rate][c]) for rate in (*_RATES, *_SHARES)},
                 "support": int(confusion[c].sum()),
             }
             for c, name in enumerate(classes)
         },
         "confusion_matrix": confusion.tolist(),
-        "ci95": _intervals(y, p, predicted, resamples, seed) if resamples else {},
+        "ci95": _intervals(y, p, predicted, classes, resamples, seed) if resamples else {},
         "ci_method": (
             f"percentile bootstrap over images, {resamples} resamples, seed {seed}; images of one"
             " patient or slide count as independent, so intervals are too narrow where they are not"
@@ -181,6 +183,8 @@ def _point(
         "f1": f1,
         "specificity": _ratio(true_negative, true_negative + false_positive),
         "auc": np.array(auc if num_classes > 2 else 2 * auc),
+        "share": support / len(y),
+        "mean_probability": p.mean(axis=0),
     }
     # One class, and only that predicted: kappa is 0/0, which scikit-learn reports with a warning.
     agreed = confusion.diagonal().max() == len(y)
@@ -189,19 +193,34 @@ def _point(
         "kappa": np.asarray(np.nan if agreed else sk.cohen_kappa_score(y, predicted, labels=ids)),
         "log_loss": np.asarray(sk.log_loss(y, _normalised(p), labels=ids)),
         "geometric_mean": _geometric_mean(recall),
-        **_averages(per_class, support),
+        **_averages({rate: per_class[rate] for rate in _RATES}, support),
     }
     return scalars, per_class, confusion
 
 
 def _intervals(
-    y: Ints, p: Floats, predicted: Ints, resamples: int, seed: int
+    y: Ints, p: Floats, predicted: Ints, classes: Sequence[str], resamples: int, seed: int
 ) -> dict[str, list[float] | None]:
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK // len(y))
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     parts = [_weighted(y, p, predicted, _draw(rng, size, len(y))) for size in sizes]
-    return {key: _percentiles(np.concatenate([part[key] for part in parts])) for key in parts[0]}
+    drawn = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    found = {key: _percentiles(values) for key, values in drawn.items() if values.ndim == 1}
+    for c, name in enumerate(classes):
+        for rate in (*_RATES, *_SHARES):
+            found[f"per_class.{name}.{rate}"] = _percentiles(drawn[rate][:, c])
+    return found
+
+
+def value_at(scored: Mapping[str, Any], key: str) -> float | None:
+    """A value of `score` by its key or, of a class, by `per_class.CLASS.key`; None if undefined."""
+    first, _, rest = key.partition(".")
+    if first != "per_class":
+        return scored.get(key)
+    name, _, rate = rest.rpartition(".")
+    value: float | None = (scored.get("per_class") or {}).get(name, {}).get(rate)
+    return value
 
 
 def _draw(rng: np.random.Generator, size: int, n: int) -> Floats:
@@ -220,7 +239,7 @@ def _percentiles(values: Floats) -> list[float] | None:
 
 
 def _weighted(y: Ints, p: Floats, predicted: Ints, weights: Floats) -> dict[str, Floats]:
-    """All scalar metrics (R,) under image weights (R, N); NaN where undefined.
+    """All scalar metrics (R,) and per class (R, C) under image weights (R, N); NaN: undefined.
 
     Equal to scikit-learn's with `sample_weight` (the tests hold each one against it).
     """
@@ -245,6 +264,9 @@ def _weighted(y: Ints, p: Floats, predicted: Ints, weights: Floats) -> dict[str,
         "log_loss": weights @ _losses(y, p) / total,
         "geometric_mean": _geometric_mean(per_class["recall"]),
         **_averages(per_class, support),
+        **per_class,
+        "share": support / total[:, None],
+        "mean_probability": weights @ p / total[:, None],
     }
 
 

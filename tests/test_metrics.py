@@ -112,7 +112,17 @@ def test_bootstrap_formulas_are_scikit_learns_under_sample_weight(
     ours = metrics._weighted(y, p, metrics.predict(p), weights)
     for row, weight in enumerate(weights):
         expected = oracle(y, p, weight)
-        assert set(ours) == set(expected)
+        assert {key for key, values in ours.items() if values.ndim == 1} == set(expected)
+        precision, recall, f1, support = sk.precision_recall_fscore_support(
+            y, metrics.predict(p), sample_weight=weight, labels=range(num_classes), zero_division=0
+        )
+        there = support > 0
+        assert ours["precision"][row] == pytest.approx(precision)
+        assert ours["recall"][row][there] == pytest.approx(recall[there])
+        assert ours["f1"][row][there] == pytest.approx(f1[there])
+        assert ours["share"][row] == pytest.approx(support / weight.sum())
+        mean = np.average(p, axis=0, weights=weight)
+        assert ours["mean_probability"][row] == pytest.approx(mean)
         for key, value in expected.items():
             assert ours[key][row] == pytest.approx(value, abs=1e-12, nan_ok=True), key
 
@@ -121,7 +131,9 @@ def test_weights_of_one_give_the_point_values() -> None:
     y, p = draw(4, 300, 0, ties=True)
     scored = metrics.score(y, p, list("abcd"), resamples=0)
     for key, value in metrics._weighted(y, p, metrics.predict(p), np.ones((1, 300))).items():
-        assert value[0] == pytest.approx(scored[key], abs=1e-12), key
+        of_classes = [own.get(key) for own in scored["per_class"].values()]
+        expected = of_classes if value.ndim == 2 else scored[key]
+        assert value[0] == pytest.approx(expected, abs=1e-12), key
 
 
 def test_a_draw_is_n_images_with_replacement() -> None:
@@ -171,7 +183,10 @@ def test_the_result_is_json_and_the_same_seed_gives_the_same_bits() -> None:
     assert json.loads(json.dumps(scored, allow_nan=False)) == scored
     assert metrics.score(y, p, list("abc"), resamples=30, seed=5) == scored
     assert metrics.score(y, p, list("abc"), resamples=30, seed=6)["ci95"] != scored["ci95"]
-    assert set(scored["ci95"]) == set(oracle(y, p))
+    of_classes = {f"per_class.{c}.{k}" for c in "abc" for k in scored["per_class"]["a"]}
+    assert set(scored["ci95"]) == (
+        {*oracle(y, p), *of_classes} - {f"per_class.{c}.support" for c in "abc"}
+    )
     assert "30 resamples, seed 5" in scored["ci_method"]
     assert "images" in scored["ci_method"]
 
@@ -185,10 +200,28 @@ def test_per_class_and_confusion_matrix() -> None:
     assert scored["per_class"]["a"]["specificity"] == pytest.approx(2 / 3)
     assert scored["per_class"]["c"] == {
         "precision": 0.0, "recall": 0.0, "f1": 0.0, "specificity": 1.0, "auc": 0.5, "support": 1,
+        "share": pytest.approx(1 / 6), "mean_probability": 0.0,
     }  # fmt: skip
     assert scored["n"] == 6
     assert scored["positive_class"] is None
     assert scored["geometric_mean"] == 0.0
+
+
+def test_values_and_intervals_of_a_class() -> None:
+    y, p = draw(2, 300, 3)
+    scored = metrics.score(y, p, ["benign", "type 1.5"], resamples=500)
+    assert metrics.value_at(scored, "accuracy") == scored["accuracy"]
+    for rate in ("precision", "recall", "f1", "auc", "specificity"):
+        key = f"per_class.type 1.5.{rate}"
+        assert metrics.value_at(scored, key) == pytest.approx(scored[f"{rate}_binary"])
+        assert scored["ci95"][key] == scored["ci95"][f"{rate}_binary"]
+    mean = metrics.value_at(scored, "per_class.benign.mean_probability")
+    low, high = scored["ci95"]["per_class.benign.mean_probability"]
+    assert mean == pytest.approx(p[:, 0].mean())
+    half = 1.96 * p[:, 0].std() / 300**0.5  # of the mean's normal interval
+    assert (mean - low, high - mean) == (pytest.approx(half, rel=0.2),) * 2
+    assert metrics.value_at(scored, "per_class.malignant.f1") is None
+    assert metrics.value_at({}, "per_class.a.f1") is None
 
 
 def test_geometric_mean_of_two_classes_is_of_sensitivity_and_specificity() -> None:
