@@ -18,15 +18,13 @@ from matplotlib.ticker import MaxNLocator
 
 from medexp.data.near import slices, to_bytes
 from medexp.data.pixels import resize
-from medexp.report.plots import BLUE, GREEN, VERMILLION
+from medexp.report.plots import COLOURS, SHAPES
 from medexp.report.watermark import watermark
 
 DPI = 200
 SIDE = 32  # pixels of the images that are projected
 COMPONENTS = 50  # principal components that t-SNE works on
 HALO = [withStroke(linewidth=3, foreground="white", alpha=0.3)]
-COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 Floats = npt.NDArray[np.floating]

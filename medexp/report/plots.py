@@ -11,17 +11,44 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from medexp.report.layout import fitting
 from medexp.report.load import Predictions, Run, load_run, read_predictions
 from medexp.report.watermark import watermark
 
+DPI = 150
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-_CYCLE = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_STYLES = ("-", "--", "-.", ":")
+# Their yellow is darkened: on white paper it is not seen.
+COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
+# Five: with eight colours no two of forty lines look alike.
+STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)))
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour, marker and line style of the line at a place: no two of the first forty agree."""
+    shape = place + place // len(SHAPES)
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": SHAPES[shape % len(SHAPES)],
+        "linestyle": STYLES[place % len(STYLES)],
+    }
+
+
+def save_twice(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `name`.png and `name`.svg; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg")]
+    figure.savefig(paths[0], dpi=DPI)
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(paths[1], dpi=DPI, metadata={"Date": None})
+    return paths
 
 
 def write_plots(run_dir: str | Path) -> list[Path]:
@@ -50,7 +77,7 @@ def write_plots(run_dir: str | Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=150)
+        figure.savefig(paths[-1], dpi=DPI)
     return paths
 
 
@@ -99,8 +126,8 @@ def roc_figure(run: Run, predictions: Predictions) -> Figure:
         axes.plot(
             false_positive,
             true_positive,
-            color=_CYCLE[c % len(_CYCLE)] if len(classes) > 2 else BLUE,
-            linestyle=_STYLES[c // len(_CYCLE) % len(_STYLES)],
+            color=COLOURS[c % len(COLOURS)] if len(classes) > 2 else BLUE,
+            linestyle=STYLES[c // len(COLOURS) % len(STYLES)],
             linewidth=2,
             label=f"{classes[c]}: AUC {area:.3f}{interval}",
         )
@@ -124,10 +151,20 @@ def confusion_figure(run: Run) -> Figure:
     """Counts and row percentages of the split; colour is the row percentage."""
     metrics = run.metrics or {}
     classes: Sequence[str] = metrics["classes"]
-    counts = np.array(metrics[run.split]["confusion_matrix"], dtype=np.int64)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(5.5, 2.5 + 0.75 * len(classes))
     figure, axes = _figure(run, f"Confusion matrix, {run.split} split", size=(side + 0.8, side))
+    image = confusion_cells(axes, metrics[run.split]["confusion_matrix"], classes, 0.65 * side)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the actual class", fontsize=11)
+    return figure
+
+
+def confusion_cells(
+    axes: Axes, matrix: Sequence[Sequence[int]], classes: Sequence[str], inches: float
+) -> AxesImage:
+    """Draw a confusion matrix (rows actual) into axes whose cells share so many inches."""
+    counts = np.array(matrix, dtype=np.int64)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     size = 13 if len(classes) <= 4 else 9
     for actual, predicted in np.ndindex(counts.shape):
@@ -140,8 +177,8 @@ def confusion_figure(run: Run) -> Figure:
             fontsize=size,
             color="white" if share[actual, predicted] > 0.5 else "black",
         )
-    # A character of 11 points is 0.1 inch wide; the cells share about 0.65 of the figure's side.
-    crowded = max(map(len, classes)) * 0.1 > 0.65 * side / len(classes)
+    # A character of 11 points is 0.1 inch wide.
+    crowded = max(map(len, classes)) * 0.1 > inches / len(classes)
     axes.set_xticks(
         range(len(classes)),
         classes,
@@ -154,9 +191,7 @@ def confusion_figure(run: Run) -> Figure:
     axes.grid(visible=False)
     axes.set_xlabel("predicted", fontsize=12)
     axes.set_ylabel("actual", fontsize=12)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8)
-    bar.set_label("share of the actual class", fontsize=11)
-    return figure
+    return image
 
 
 def _figure(run: Run, what: str, size: tuple[float, float] = (7.0, 4.6)) -> tuple[Figure, Axes]:
@@ -169,14 +204,15 @@ def _figure(run: Run, what: str, size: tuple[float, float] = (7.0, 4.6)) -> tupl
     axes.tick_params(labelsize=11)
     axes.grid(visible=True, color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    watermark(axes, list(run.marks))
+    marks = list(run.marks)
+    watermark(axes, marks, size=fitting(marks, size[0] - 1, size[1] - 1), in_layout=False)
     return figure, axes
 
 
 def _curve(axes: Axes, run: Run, column: str, label: str, colour: str, style: str) -> None:
     if column not in run.history:
         return
-    epochs, values = _column(run, "epoch"), _column(run, column)
+    epochs, values = history_column(run, "epoch"), history_column(run, column)
     # Without markers a run of one epoch would draw nothing; with many they hide the line.
     marker = "o" if len(epochs) <= 40 else None
     axes.plot(epochs, values, style, color=colour, marker=marker, linewidth=2, label=label)
@@ -196,7 +232,7 @@ def _epoch_axis(axes: Axes, quantity: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _column(run: Run, name: str) -> npt.NDArray[np.float64]:
+def history_column(run: Run, name: str) -> npt.NDArray[np.float64]:
     """A history column (epochs,) float64; empty cells are NaN, which Matplotlib leaves out."""
     return np.array([np.nan if v is None else v for v in run.history[name]], dtype=np.float64)
 

@@ -14,15 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medexp.report.plots import BLUE, GREEN, GREY, VERMILLION
+from medexp.report.plots import DPI, GREY, look
 from medexp.report.watermark import watermark
 
-DPI = 150
 POINTS = 4096  # of a curve: more than a figure has pixels
 DECADES = 4  # of the logarithmic axis: a rate that goes to zero would fill it
-COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-# Five: with eight colours no two of forty curves look alike.
-STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)))
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,10 +73,21 @@ def draw_schedules(
     marks: Sequence[str] = (),
     note: str = "",
 ) -> Path:
+    """Save `schedules_figure`. Returns `path`."""
+    return _save(schedules_figure(curves, title=title, marks=marks, note=note), path)
+
+
+def schedules_figure(
+    curves: Mapping[str, tuple[Floats, Floats]],
+    *,
+    title: str,
+    marks: Sequence[str] = (),
+    note: str = "",
+) -> Figure:
     """Rates against epochs, a curve a name; where they span decades, again on a logarithmic axis.
 
-    curves: name -> (times in epochs (n,), rates (n,)), as of `rates`; note: stands under the
-    title. Returns `path`.
+    curves: name -> (times in epochs (n,), rates (n,)), as of `rates`. marks: named above and laid
+    across; note: stands under the title.
     """
     values = np.concatenate([drawn for _, drawn in curves.values()])
     positive = values[values > 0]
@@ -100,7 +107,11 @@ def draw_schedules(
     panels[-1].set_xlabel("epoch", fontsize=12)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=10)
-    return _save(figure, path, title, marks, note)
+    figure.suptitle("\n".join(part for part in (title, " · ".join(marks)) if part), fontsize=13)
+    if note:
+        panels[0].set_title(note, fontsize=10, color=GREY)
+    watermark(figure, marks)
+    return figure
 
 
 def _draw(axes: Axes, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
@@ -108,11 +119,10 @@ def _draw(axes: Axes, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
         axes.plot(
             times,
             drawn,
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=STYLES[number % len(STYLES)],
             linewidth=2,
             drawstyle="steps-post",
             label=name,
+            **look(number) | {"marker": ""},
         )
     axes.set_ylabel("learning rate", fontsize=12)
     axes.tick_params(labelsize=11)
@@ -128,12 +138,7 @@ def _columns(curves: Mapping[str, object]) -> int:
     return max(1, min(3, len(curves), 75 // (max(map(len, curves)) + 8)))
 
 
-def _save(figure: Figure, path: str | Path, title: str, marks: Sequence[str], note: str) -> Path:
-    """Write the figure with its title, note and marks: named above and laid across."""
-    figure.suptitle("\n".join(part for part in (title, " · ".join(marks)) if part), fontsize=13)
-    if note:
-        figure.axes[0].set_title(note, fontsize=10, color=GREY)
-    watermark(figure, marks)
+def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)

@@ -9,7 +9,6 @@ split: who chooses by that trains on it.
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,8 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from medexp.metrics import direction, headline
+from medexp.report.layout import fitting, marks_of
 from medexp.report.load import Run
-from medexp.report.plots import BLUE, GREEN, VERMILLION
+from medexp.report.plots import look, save_twice
 from medexp.report.repeats import scores
 from medexp.report.tables import MISSING
 from medexp.report.watermark import watermark
@@ -40,10 +40,7 @@ NAMES = {
     "optimizer.lr": "learning rate",
     "trainer.epochs": "epochs",
 }
-COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
-STYLES = ("-", "--", "-.", ":")
-DPI = 150
+MOST = 12  # lines that one pair of axes can hold, runs that are compared pair by pair
 
 Point = tuple[Any, ...]
 Quantity = Callable[[Run], float | None]
@@ -101,8 +98,12 @@ class Sweep:
 
 
 def read_sweep(runs: Sequence[Run]) -> Sweep:
-    """What the overrides of the runs set to different values, in the order of the command line."""
+    """What the overrides of the runs set to different values, in the order of the command line.
+
+    The row of a paper's table that a run stands in (`paper.row`) is no setting.
+    """
     keys = [o.partition("=")[0].lstrip("+") for run in runs for o in run.overrides if "=" in o]
+    keys = [key for key in keys if not key.startswith("paper.")]
     values = {key: tuple(value_of(run, key) for run in runs) for key in dict.fromkeys(keys)}
     values = {key: column for key, column in values.items() if len(set(column)) > 1}
     numeric = (
@@ -162,6 +163,21 @@ def monitored(run: Run) -> float | None:
     return column[epochs.index(best)] if column and best in epochs else None
 
 
+def leading(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """At most MOST of the runs, in their order, and in words which; "" if all.
+
+    The first by rank where all were monitored by the same value, else the first as given.
+    """
+    if len(runs) <= MOST:
+        return list(runs), ""
+    monitors = set(map(monitor_of, runs))
+    if len(monitors) > 1:
+        return list(runs[:MOST]), f"the first {MOST} of {len(runs)}"
+    order = ranked([monitored(run) for run in runs], *monitors)
+    kept = sorted(place for _, place in order[:MOST])
+    return [runs[i] for i in kept], f"the best {MOST} of {len(runs)} by {monitors.pop()}"
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -188,11 +204,8 @@ def write_search(runs: Sequence[Run], folder: str | Path) -> list[Path]:
         if ended and crossed(*(sweep.values[key] for key in pair), rest):
             figures["_".join(["crossed", *map(_short, pair)])] = crossed_figure(sweep, *pair)
     paths = [folder / "search.md", folder / "search.csv"]
-    (folder / "plots").mkdir(exist_ok=True)
     for name, figure in figures.items():
-        for ending in ("png", "svg"):
-            paths.append(folder / "plots" / f"{name}.{ending}")
-            figure.savefig(paths[-1], dpi=DPI)
+        paths += save_twice(figure, folder / "plots", name)
     return paths
 
 
@@ -222,18 +235,21 @@ def panels_figure(sweep: Sweep, label: str, quantity: Quantity) -> Figure:
     Where neither all combinations were run nor one parameter at a time, each run is a point.
     """
     keys = sweep.numeric
+    of_panel = [sweep.against(key) for key in keys]
+    # A line through the means of each value says something only if the others are the same.
+    joined = [
+        crossed(shown.values[key], shown.points(_others(keys, key)))
+        for shown, key in zip(of_panel, keys, strict=True)
+    ]
     spread = len(set(sweep.points([*sweep.lines, *keys]))) < len(sweep.runs)
     spread = spread or (len(keys) > 1 and crossed(*(sweep.values[key] for key in keys)))
-    what = f"{label}, mean; bars: lowest and highest run" if spread else label
+    what = f"{label}, mean; bars: lowest and highest run" if spread and any(joined) else label
     figure, axes = _figure(sweep, what, len(keys))
     names = list(dict.fromkeys(sweep.points(sweep.lines)))
-    for number, (panel, key) in enumerate(zip(axes, keys, strict=True)):
-        shown = sweep.against(key)
-        # A line through the means of each value says something only if the others are the same.
-        joined = crossed(shown.values[key], shown.points(_others(keys, key)))
+    for number, (panel, key, shown) in enumerate(zip(axes, keys, of_panel, strict=True)):
         for place, name in enumerate(names):
-            _draw(panel, shown, key, name, quantity, place, joined)
-        _axis(panel, _numbers(shown.values[key]), ticks=joined)
+            _draw(panel, shown, key, name, quantity, place, joined[number])
+        _axis(panel, _numbers(shown.values[key]), ticks=joined[number])
         panel.set_xlabel(_label(key), fontsize=12)
         panel.set_title(f"({chr(ord('a') + number)}) {_fixed(sweep, shown, key)}", loc="left")
     axes[0].set_ylabel(label, fontsize=12)
@@ -312,15 +328,10 @@ def _draw(
     for run, line, x in zip(sweep.runs, sweep.points(sweep.lines), sweep.values[key], strict=True):
         if line == name and x is not None and (value := quantity(run)) is not None:
             found.setdefault(x, []).append(value)
-    look: dict[str, Any] = {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": SHAPES[place % len(SHAPES)],
-        "label": _line_name(sweep, name),
-        "markersize": 7,
-    }
+    shown = look(place) | {"label": _line_name(sweep, name), "markersize": 7}
     if not joined:
         points = [(x, value) for x, values in found.items() for value in values]
-        axes.plot(*np.array(points).reshape(-1, 2).T, linestyle="", alpha=0.8, **look)
+        axes.plot(*np.array(points).reshape(-1, 2).T, alpha=0.8, **shown | {"linestyle": ""})
         return
     xs = sorted(found)
     mean, low, high = (np.array([f(found[x]) for x in xs]) for f in (np.mean, np.min, np.max))
@@ -329,10 +340,9 @@ def _draw(
         xs,
         mean,
         yerr=bars if bars.any() else None,
-        linestyle=STYLES[(place + place // len(COLOURS)) % len(STYLES)],
         linewidth=2,
         capsize=4,
-        **look,
+        **shown,
     )
 
 
@@ -348,12 +358,13 @@ def _figure(
         panel.grid(visible=True, color="#dddddd", linewidth=0.8)
         panel.set_axisbelow(True)
         marks = list(dict.fromkeys(mark for run in sweep.runs for mark in run.marks))
-        watermark(panel, marks, size=34)
+        room = fitting(marks, size[0] - 0.6, size[1] - 1.2)
+        watermark(panel, marks, size=min(34, room), in_layout=False)
     fixed = [key for key in ("dataset", "model") if key not in sweep.lines]
     about = [str(getattr(sweep.runs[0], key)) for key in fixed]
     failed = sum(run.state != "done" for run in sweep.runs)
     state = [f"{failed} of {len(sweep.runs)} jobs without a result"] if failed else []
-    figure.suptitle("\n".join([what, " · ".join([*about, *_marks(sweep.runs), *state])]).strip())
+    figure.suptitle("\n".join([what, " · ".join([*about, *marks_of(sweep.runs), *state])]).strip())
     return figure, axes
 
 
@@ -384,7 +395,7 @@ def _axis(axes: Axes, values: Sequence[float], *, ticks: bool) -> None:
 def markdown(sweep: Sweep) -> str:
     """search.md: the jobs of each data set and monitor, and the settings by mean over repeats."""
     lines = [
-        f"# {' · '.join([f'Search over {len(sweep.runs)} jobs', *_marks(sweep.runs)])}",
+        f"# {' · '.join([f'Search over {len(sweep.runs)} jobs', *marks_of(sweep.runs)])}",
         "",
         "Ranked by the monitored value of the validation split at each job's best epoch, not by the"
         " test score: choosing by that would make the test split part of the training. The scores"
@@ -528,11 +539,6 @@ def _line_name(sweep: Sweep, name: Point) -> str:
     """`native1`, `native1 schedule=step`: the values that tell a line from the others."""
     words = zip(sweep.lines, name, strict=True)
     return " ".join(f"{v}" if key in ("model", "dataset") else f"{key}={v}" for key, v in words)
-
-
-def _marks(runs: Sequence[Run]) -> list[str]:
-    count = Counter(mark for run in runs for mark in run.marks)
-    return [mark if n == len(runs) else f"{mark} (some jobs)" for mark, n in count.items()]
 
 
 def _fixed(sweep: Sweep, shown: Sweep, key: str) -> str:

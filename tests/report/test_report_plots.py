@@ -13,6 +13,7 @@ from medexp.report.plots import (
     confusion_figure,
     curves_figure,
     learning_rate_figure,
+    look,
     roc_figure,
     write_plots,
 )
@@ -56,6 +57,22 @@ def test_marks_are_in_the_title_and_across_the_plot(
         assert "pcam, native1" in title
         assert [mark for mark in ("PHANTOM", "PARTIAL") if mark in title] == list(marks)
         assert ("\n".join(marks) in texts(figure)) == bool(marks)
+
+
+def test_many_marks_leave_the_axes_their_room(make_run: MakeRun) -> None:
+    marks = dict.fromkeys(("PHANTOM", "PARTIAL", "LEAKY", "SELECTED ON TEST"), "a reason")
+    for figure in figures(make_run(marks=marks)):
+        figure.draw_without_rendering()
+        box, (across,) = figure.axes[0].get_window_extent(), figure.axes[0].texts[:1]
+        assert across.get_text().split("\n") == list(marks)
+        assert box.width > 3.5 * figure.dpi and box.height > 2.5 * figure.dpi
+        assert across.get_window_extent().height < figure.bbox.height
+
+
+def test_no_two_of_forty_lines_look_alike() -> None:
+    looks = [look(place) for place in range(40)]
+    assert len({(one["color"], str(one["linestyle"])) for one in looks}) == 40
+    assert len({(one["color"], one["marker"]) for one in looks}) == 40
 
 
 def test_one_epoch_is_a_visible_point(make_run: MakeRun) -> None:

@@ -20,6 +20,7 @@ from medexp.report.sweeps import (
     crossed,
     crossed_figure,
     held,
+    leading,
     monitored,
     panels_figure,
     quantities,
@@ -100,6 +101,25 @@ def test_values_come_from_the_config_where_it_has_them(make_run: MakeRun, tmp_pa
     sweep = sweep_of(tmp_path)
     assert sweep.values == {"model.rate": (0.001, None, 2)}
     assert sweep.numeric == ("model.rate",)
+
+
+def test_the_row_of_a_paper_is_no_setting(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in range(2):
+        make_run(f"{number}-a", overrides=[f"++paper.row='#{number}'", f"{LR}={number + 1}"])
+    assert list(sweep_of(tmp_path).values) == [LR]
+
+
+def test_the_leading_runs_are_those_of_the_first_ranks(make_run: MakeRun, tmp_path: Path) -> None:
+    # The made runs' AUC rises with the epochs, so that the shortest runs are the last.
+    for number in range(15):
+        make_run(f"{number}", epochs=2 + (number * 4) % 15, n=20)
+    runs = find_runs([tmp_path])
+    kept, words = leading(runs)
+    assert [run.path.name for run in kept] == [f"{n}" for n in range(15) if (n * 4) % 15 >= 3]
+    assert words == "the best 12 of 15 by val_auc"
+    assert leading(runs[:12]) == (runs[:12], "")
+    (runs[0].metrics or {})["monitor"] = "val_loss"  # values of two monitors do not compare
+    assert leading(runs) == (runs[:12], "the first 12 of 15")
 
 
 @pytest.mark.parametrize("values", [("a", "b"), ("true", "false"), ("1", "a"), ("1", "null")])
