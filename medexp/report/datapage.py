@@ -1,13 +1,11 @@
-"""The page of `medexp data check`: one HTML file that needs no network.
+"""The page of `medexp data check`: one HTML file that needs no network and runs no script.
 
-Plain values in, text out. Every id, path and class name is escaped, and the page's own policy
-allows no script and no address but `data:`.
+Plain values in, text out. Every id, path and class name is escaped.
 """
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medexp.data.near import to_bytes
+from medexp.report.markup import banners, bullets, document, escaped, section
 from medexp.runs import write_text
 
 SIDE = 160  # pixels of a picture on the page, at most
@@ -75,45 +74,30 @@ def page(
         else "a list of files, without pixels"
     )
     body = [
-        f"<h1>{_text(found['dataset'])} <small>{_text(shape)}</small></h1>",
+        f"<h1>{escaped(found['dataset'])} <small>{escaped(shape)}</small></h1>",
         _marks(found),
         _verdict(found),
-        _section("Splits", _splits(found) + _class_bars(found)),
-        _section("Across the splits", _across(found)),
-        _section("Folds that the data set comes with", _folds(found)),
-        _section("Samples of the training split", _samples(samples)),
-        _section("Copies", _copies(found, copies)),
-        _section("Near duplicates", _alike(found, alike)),
-        _section("Intensities", _intensities(found)),
-        _section("What the files say", _files(found)),
-        _section("Images that cannot be read", _unreadable(found)),
-        _section("Patients or slides", _patients(found)),
-        _section("Notes", _notes(found)),
+        section("Splits", _splits(found) + _class_bars(found)),
+        section("Across the splits", _across(found)),
+        section("Folds that the data set comes with", _folds(found)),
+        section("Samples of the training split", _samples(samples)),
+        section("Copies", _copies(found, copies)),
+        section("Near duplicates", _alike(found, alike)),
+        section("Intensities", _intensities(found)),
+        section("What the files say", _files(found)),
+        section("Images that cannot be read", _unreadable(found)),
+        section("Patients or slides", _patients(found)),
+        section("Notes", _notes(found)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, "\n".join(part for part in body if part), style=STYLE)
 
 
 # ---------------------------------------------------------------- sections
 
 
 def _marks(found: Mapping[str, Any]) -> str:
-    text = ""
-    for mark, reason in found["marks"].items():
-        kind = "mark phantom" if mark == "PHANTOM" else "mark"
-        text += f'<p class="{kind}"><strong>{_text(mark)}</strong> {_text(reason)}</p>'
-    if found["partial"]:
-        reasons = "; ".join(found["partial"])
-        text += f'<p class="mark"><strong>PARTIAL</strong> {_text(reasons)}</p>'
-    return text
+    partial = {"PARTIAL": "; ".join(found["partial"])} if found["partial"] else {}
+    return banners(found["marks"]) + banners(partial)
 
 
 def _verdict(found: Mapping[str, Any]) -> str:
@@ -122,12 +106,12 @@ def _verdict(found: Mapping[str, Any]) -> str:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         text = (
             f'<div class="verdict bad"><h2>{count}: what would falsify or stop a run</h2>'
-            f"{_list(faults)}</div>"
+            f"{bullets(faults)}</div>"
         )
     else:
         text = '<div class="verdict good"><h2>Nothing found that would falsify a result</h2></div>'
     if warnings:
-        text += f'<div class="verdict look"><h2>To be looked at</h2>{_list(warnings)}</div>'
+        text += f'<div class="verdict look"><h2>To be looked at</h2>{bullets(warnings)}</div>'
     return text
 
 
@@ -159,7 +143,7 @@ def _class_bars(found: Mapping[str, Any]) -> str:
         for number, (name, share) in enumerate(split["share_of_class"].items()):
             width = 100 * share / largest if largest else 0
             text += (
-                f'<div class="bar"><span>{_text(name)}</span><span class="track">'
+                f'<div class="bar"><span>{escaped(name)}</span><span class="track">'
                 f'<i class="c{number % 8}" style="width:{width:.1f}%"></i></span>'
                 f"<b>{split['per_class'][name]:,} ({share:.1%})</b></div>"
             )
@@ -205,13 +189,13 @@ def _folds(found: Mapping[str, Any]) -> str:
     for key, what in (("shared_groups", "patients or slides"), ("shared_copies", "equal files")):
         if about[key] is not None:
             pairs = ", ".join(f"{pair}: {count:,}" for pair, count in about[key].items())
-            text += f"<p>{what.capitalize()} in two folds: {_text(pairs)}.</p>"
+            text += f"<p>{what.capitalize()} in two folds: {escaped(pairs)}.</p>"
     return text
 
 
 def _samples(samples: Mapping[str, Sequence[Picture]]) -> str:
     return "".join(
-        f"<h3>{_text(name)}</h3>{_gallery(pictures)}" for name, pictures in samples.items()
+        f"<h3>{escaped(name)}</h3>{_gallery(pictures)}" for name, pictures in samples.items()
     )
 
 
@@ -357,31 +341,26 @@ def _notes(found: Mapping[str, Any]) -> str:
     digests = _table(["split", "blake2b of pixels and labels"], rows) if rows else ""
     made = found.get("made") or {}
     lines = "".join(
-        f"<p>{_text(key)}: <code>{_text(value)}</code></p>" for key, value in made.items()
+        f"<p>{escaped(key)}: <code>{escaped(value)}</code></p>" for key, value in made.items()
     )
-    return _list(found["notes"]) + digests + lines
+    return bullets(found["notes"]) + digests + lines
 
 
 # ---------------------------------------------------------------- pieces
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def _list(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>" if items else ""
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns that are empty in every row are left out; numbers stand flush right."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    head = "".join(f"<th>{_text(header[i])}</th>" for i in kept)
+    head = "".join(f"<th>{escaped(header[i])}</th>" for i in kept)
     lines = ""
     for row in rows:
-        cells = "".join(f"<td{_number(row[i])}>{_text(row[i])}</td>" for i in kept)
+        cells = "".join(f"<td{_number(row[i])}>{escaped(row[i])}</td>" for i in kept)
         lines += f"<tr>{cells}</tr>"
-    return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
 
 
 def _number(cell: str) -> str:
@@ -397,15 +376,15 @@ def _groups(groups: Sequence[str]) -> str:
 
 
 def _group(pictures: Sequence[Picture], text: str) -> str:
-    note = f"<p>{_text(text)}</p>" if text else ""
+    note = f"<p>{escaped(text)}</p>" if text else ""
     return f'<div class="group">{note}{_gallery(pictures)}</div>'
 
 
 def _figure(picture: Picture) -> str:
-    text = f"<br><em>{_text(picture.text)}</em>" if picture.text else ""
+    text = f"<br><em>{escaped(picture.text)}</em>" if picture.text else ""
     return (
-        f'<figure><img src="{data_uri(picture.pixels)}" alt="{_text(picture.id)}" loading="lazy">'
-        f"<figcaption>{_text(picture.id)}{text}</figcaption></figure>"
+        f'<figure><img src="{data_uri(picture.pixels)}" alt="{escaped(picture.id)}" loading="lazy">'
+        f"<figcaption>{escaped(picture.id)}{text}</figcaption></figure>"
     )
 
 
@@ -420,50 +399,7 @@ def data_uri(pixels: Bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _text(value: object) -> str:
-    """Escaped, whatever stands in an id: surrogates of undecodable file names too."""
-    return escape(str(value).encode("utf-8", "replace").decode())
-
-
 STYLE = """
-:root { --paper: #ffffff; --ink: #1c1c1c; --soft: #5c5c5c; --line: #d8d8d8; --tint: #f4f4f2;
-  --bad: #b3261e; --bad-tint: #fdeceb; --good: #00664a; --good-tint: #e7f5f0; --look: #7a4f00;
-  --look-tint: #fff4dd; --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00;
-  --c5: #56b4e9; --c6: #6a6a6a; --c7: #b8a800 }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #161618; --ink: #ececec; --soft: #a8a8a8; --line: #3a3a3e; --tint: #202024;
-  --bad: #ff8a80; --bad-tint: #3a1b1a; --good: #63d4ae; --good-tint: #12302a; --look: #ffc861;
-  --look-tint: #35290f; --c0: #56a8e0; --c1: #ff8c3f; --c2: #2fc79b; --c3: #e29cc5; --c6: #a0a0a0 }
-}
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-main { max-width: 60rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.6rem; margin: .5rem 0; overflow-wrap: anywhere }
-h1 small { font-size: 1rem; font-weight: normal; color: var(--soft) }
-h2 { font-size: 1.15rem; margin: 0 0 .5rem }
-h3 { font-size: 1rem; margin: 1rem 0 .3rem; overflow-wrap: anywhere }
-section { margin: 2rem 0 }
-p, li { overflow-wrap: anywhere }
-ul { margin: 0; padding-left: 1.2rem }
-code { font-size: .85rem; overflow-wrap: anywhere }
-.mark { margin: .5rem 0; padding: .5rem .8rem; background: var(--look-tint);
-  border-left: .3rem solid var(--look) }
-.phantom { color: var(--bad); background: var(--bad-tint); border: .15rem dashed var(--bad);
-  font-size: 1.1rem }
-.verdict { margin: 1rem 0; padding: .8rem 1rem; border-left: .3rem solid }
-.verdict h2 { margin: 0 }
-.verdict ul { margin-top: .4rem; color: var(--ink) }
-.bad { color: var(--bad); background: var(--bad-tint) }
-.good { color: var(--good); background: var(--good-tint) }
-.look { color: var(--look); background: var(--look-tint) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0 }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top }
-th { color: var(--soft); font-weight: 600 }
-td { overflow-wrap: break-word; max-width: 24rem }
-.n { font-variant-numeric: tabular-nums }
 .bar { display: grid; grid-template-columns: minmax(4rem, 9rem) 1fr 7.5rem; gap: .6rem;
   align-items: center; font-size: .9rem }
 .bar span { overflow-wrap: anywhere }
@@ -473,12 +409,10 @@ td { overflow-wrap: break-word; max-width: 24rem }
 .c0 { background: var(--c0) } .c1 { background: var(--c1) } .c2 { background: var(--c2) }
 .c3 { background: var(--c3) } .c4 { background: var(--c4) } .c5 { background: var(--c5) }
 .c6 { background: var(--c6) } .c7 { background: var(--c7) }
-figure { margin: 0 }
 .curves { display: block; width: 100%; height: auto; background: var(--tint) }
 polyline, line { fill: none; stroke-width: 2 }
 .l0 { stroke: var(--c0) } .l1 { stroke: var(--c1) } .l2 { stroke: var(--c2) }
 .axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft) }
-figcaption { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem }
 .gallery img { width: 100%; max-width: 10rem; image-rendering: pixelated; display: block;
   background: var(--tint) }

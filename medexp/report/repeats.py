@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medexp.metrics import value_at
 from medexp.report.load import Predictions, Run, read_predictions
 
 # Keys of a config that decide no number, or name the run that an evaluation is of.
@@ -128,15 +129,17 @@ class Repeats:
         found = [f"seed={run.config['seed']}"] if len(seeds) > 1 else []
         return found + ([f"dataset.fold={fold_of(run)}"] if len(folds) > 1 else [])
 
-    def mean(self, metric: str) -> Mean | None:
-        """Of a key of `metrics.score`; None where a run leaves it undefined."""
+    def mean(self, metric: str, split: str | None = None) -> Mean | None:
+        """Of a key of `metrics.value_at`, on their own split or another; None where undefined."""
         values: list[float] = []
         for unit in self.units:
-            found = [scores(run).get(metric) for run in unit]
+            found = [value_at(scores(run, split), metric) for run in unit]
             if None in found:
                 return None
             values.append(float(np.mean(np.array(found, np.float64))))
-        return mean_of(values, self.folds.overlap if self.of_folds else 0.0)
+        # How far the training sets of folds overlap is known for the part that they are scored on.
+        overlap = self.folds.overlap if split is None else None
+        return mean_of(values, overlap if self.of_folds else 0.0)
 
     @property
     def folds(self) -> Folds:
@@ -217,9 +220,9 @@ def group_label(group: Repeats, labels: dict[Path, str]) -> str:
     return " ".join(word for word in words[0] if word in common)
 
 
-def scores(run: Run) -> dict[str, Any]:
-    """What the run scored on its split; empty if it has no metrics."""
-    return (run.metrics or {}).get(run.split) or {}
+def scores(run: Run, split: str | None = None) -> dict[str, Any]:
+    """What the run scored, on its own split unless another is asked for; empty if nothing."""
+    return (run.metrics or {}).get(split or run.split) or {}
 
 
 def fold_of(run: Run) -> int | None:
@@ -235,6 +238,9 @@ def _identity(run: Run) -> str:
     config = {k: v for k, v in run.config.items() if k not in (*_NO_NUMBER, "seed")}
     dataset = dict(config.get("dataset") or {})
     dataset["fold"] = dataset.get("fold") is not None  # no fold is another kind of split
+    if (paper := config.get("paper")) and paper.get("row") is not None:
+        config.pop("init_from", None)  # follows from the row and the seed
+        config["paper"] = {key: value for key, value in paper.items() if key != "only"}
     # An evaluation has keys of its own (split, tta), and so is no repeat of a run.
     facts = [config | {"dataset": dataset}, run.dataset, run.model]
     return json.dumps(facts, sort_keys=True, default=str)

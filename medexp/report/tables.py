@@ -1,25 +1,42 @@
 """Arrange runs as tables: a paper's own table with ours beside it, or a plain one.
 
-A run stands in its paper's table if its config names a paper, the paper's data set is the run's and
-one of the paper's rows lists the run's model; all other runs share one plain table. No run is left
-out: failed, running and unfinished ones are rows with their state, and the reason is a footnote.
-Repeats of one experiment (`repeats`) are a line each, and then their mean.
+A run stands in the rows of its paper that its config names, or in the one that lists its model, if
+the paper's data set is the run's; all other runs share one plain table. Nothing is left out: runs
+that failed, still run or have no scores are lines with their state, rows without a run say so, and
+the reason is a footnote. Repeats of one experiment (`repeats`) are a line each, then their mean.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medexp.metrics import headline
+from medexp.report.entries import (
+    BEFORE,
+    Entry,
+    beside,
+    by_paper,
+    class_of,
+    entries_of,
+    metric_of,
+    paper_rows,
+    row_key,
+    rows_without,
+    run_labels,
+    run_names,
+)
 from medexp.report.load import Run
-from medexp.report.paper import Column, Paper, PaperRow, contradiction, parse_paper
-from medexp.report.repeats import Mean, Repeats, arranged, find_repeats, group_label, scores
+from medexp.report.paper import Column, Paper, PaperRow, contradiction
+from medexp.report.repeats import Repeats, arranged, find_repeats, scores
 from medexp.report.repeats import notes as repeat_notes
+from medexp.report.verdict import SHORT, Compared, explained
 
 MISSING = "—"
+NOT_RUN = "not run"
+DIFFERENCE, INTERVAL, VERDICT = "difference", "95% interval", "verdict"  # labels of details
 _MEAN_F1 = "† holds for the F1 of one class; a mean of F1 over the classes need not be that."
 _NAMES = {
     "accuracy": "Accuracy",
@@ -32,246 +49,235 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Row:
-    """`reported` opens a row of the paper, `ours` a run or a mean; `detail` belongs to the `ours`
-    above, `member` to the mean below."""
+    """A line: its label and the cells, as printed.
+
+    `reported` opens a row of the paper, `ours` is of a run or a mean; `detail` belongs to the
+    `ours` above, `member` to the mean below. values: the numbers behind the cells, none of a
+    `detail`. marks, state: of the run or runs, of `ours` and `member` alone.
+    """
 
     kind: Literal["reported", "ours", "member", "detail"]
     cells: tuple[str, ...]
+    values: tuple[Compared, ...] = ()
+    marks: tuple[str, ...] = ()
+    state: str | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text ready to be rendered: the first cell of a row is its label, the others are numbers."""
+    """A table ready to be rendered.
 
-    title: str
+    groups: lines that belong together: a row of the paper with ours, or a run, or repeats. marks:
+    of the runs, as the title says them. state: how many rows of the paper, or runs, are done.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    state: str
     header: tuple[str, ...]
-    rows: tuple[Row, ...]
+    groups: tuple[tuple[Row, ...], ...]
     footnotes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return " · ".join([self.name, *self.marks])
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for group in self.groups for row in group)
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
-    """One table for each paper among the runs, then one for the runs that match none.
+    """One table for each paper among the runs, then one for the runs that belong to none.
 
     Raises:
         MedexpError: a run's `paper` node is not one (see `parse_paper`).
     """
     groups = find_repeats(runs)
     labels = run_labels(runs, groups)
-    by_paper: dict[tuple[str, str], tuple[Paper, list[Run]]] = {}
-    plain = []
-    for run in runs:
-        match = paper_row(run)
-        if match is None:
-            plain.append(run)
-        else:
-            paper = match[0]
-            by_paper.setdefault((paper.title, paper.table), (paper, []))[1].append(run)
-    found = [_paper_table(paper, members, groups, labels) for paper, members in by_paper.values()]
+    found = [_paper_table(paper, members, groups, labels) for paper, members in by_paper(runs)]
+    plain = [run for run in runs if paper_rows(run) is None]
     return found + ([_plain_table(plain, groups, labels)] if plain else [])
 
 
-def paper_row(run: Run) -> tuple[Paper, PaperRow] | None:
-    """The paper and its row that a run can stand beside; None if there is none."""
-    if not run.config.get("paper"):
-        return None
-    paper = parse_paper(run.config["paper"])
-    row = paper.row_of(run.model)
-    return None if row is None or paper.dataset != run.dataset else (paper, row)
-
-
-def run_labels(runs: Sequence[Run], groups: Sequence[Repeats]) -> dict[Path, str]:
-    """Run path -> its model and what tells it from the other runs of that model and data set.
-
-    That is the command-line overrides that not all of them share, seed and fold of repeats, and the
-    folder if that is not enough. (The members of an ensemble are in its mark.)
-    """
-    repeated = {run.path: repeats.words(run) for repeats in groups for run in repeats.runs}
-    labels = {}
-    for key in {(run.dataset, run.model) for run in runs}:
-        group = [run for run in runs if (run.dataset, run.model) == key]
-        common = set.intersection(*(set(run.overrides) for run in group))
-        own = {}
-        for run in group:
-            words = repeated.get(run.path, [])
-            said = tuple(word.partition("=")[0] + "=" for word in words)
-            if run.config.get("ensemble"):
-                said += ("run=", "ensemble=")
-            overrides = [o for o in run.overrides if not o.lstrip("+").startswith(said)]
-            own[run.path] = " ".join(
-                [run.model, *(o for o in overrides if o not in common), *words]
-            )
-        count = Counter(own.values())
-        for path, label in own.items():
-            labels[path] = label if count[label] == 1 else f"{label} {'/'.join(path.parts[-2:])}"
-    return labels
-
-
 def _paper_table(
-    paper: Paper, runs: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]
+    paper: Paper, members: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]
 ) -> Table:
-    entries = arranged(runs, groups)
-    rows: list[Row] = []
-    doubts = []
+    places = {run.path: place[1] for run in members if (place := paper_rows(run))}
+    runs = [run for run in members if places[run.path]]
+    items = arranged(runs, groups)
+    columns = paper.columns or _columns(runs)
+    not_run, left_out = rows_without(paper, members)
+    blocks = []
     for row in paper.rows:
-        doubt = contradiction(paper, row)
-        if doubt:
-            doubts.append(
-                f"† {row.label}: the reported {doubt.column} {doubt.f1} contradicts its row:"
-                f" 2·P·R/(P+R) = 2·{doubt.precision}·{doubt.recall}/({doubt.precision}"
-                f"+{doubt.recall}) = {doubt.implied:.4f}."
-            )
-        reported = [
-            row.reported.get(column.name, MISSING)
-            + ("†" if doubt and doubt.column == column.name else "")
-            for column in paper.columns
-        ]
-        rows.append(Row("reported", (f"{row.label} reported", *reported)))
-        for entry in entries:
-            if _first(entry).model in row.models:
-                rows += _rows(entry, labels, paper.columns, row.reported)
-    absent = [row.label for row in paper.rows if not {*row.models} & {run.model for run in runs}]
+        if row not in left_out:
+            here = [i for i in items if row.label in {r.label for r in places[_first(i).path]}]
+            entries = [entry for item in here for entry in entries_of(item, labels)]
+            blocks.append(_block(paper, row, columns, entries))
+    names = run_names(members, labels)
     budget = f", {paper.epochs:,} epochs" if paper.epochs else ""
     return Table(
-        title=" · ".join([f"{paper.title}: {paper.table}", *_title_marks(runs)]),
-        header=("Model", *(column.name for column in paper.columns)),
-        rows=tuple(rows),
+        name=f"{paper.title}: {paper.table}",
+        marks=_title_marks(runs),
+        state=_done([any(row.state == "done" for row in block) for block in blocks], "rows"),
+        header=("Model", *(column.name + "‡" * bool(column.doubt) for column in columns)),
+        groups=tuple(blocks),
         footnotes=(
-            *doubts,
-            *([_MEAN_F1] if doubts else []),
-            *_mark_notes(runs, labels, compared=True),
-            *_state_notes(runs, labels),
-            *_repeat_notes(entries, labels),
-            *([f"No run here of {', '.join(absent)}."] if absent else []),
+            *_doubts(paper, [row for row in paper.rows if row not in left_out], columns),
+            *explained(value for block in blocks for row in block for value in row.values),
+            *_mark_notes(runs, names, compared=True),
+            *_state_notes(runs, names),
+            *(_before_note(run) for run in members if not places[run.path]),
+            *_class_notes(runs, names),
+            *_repeat_notes(items, names),
+            *_row_notes(not_run, left_out),
             f"Reported: {paper.table} of {paper.citation}{budget}. Difference: ours - reported.",
-            *_common_notes(entries, paper.assumptions),
+            *_common_notes(items, paper.assumptions),
         ),
     )
 
 
 def _plain_table(runs: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]) -> Table:
-    entries = arranged(runs, groups)
-    rows: list[Row] = []
+    items = arranged(runs, groups)
+    blocks = []
+    for item in items:
+        columns = _columns([_first(item)])
+        lines: list[Row] = []
+        for entry in entries_of(item, labels):
+            found = [entry.read(column.metric, None) for column in columns]
+            values = [Compared(ours=f.value, sd=f.sd, interval=f.interval) for f in found]
+            title = f"{entry.label} on {entry.run.dataset}{entry.of}"
+            lines += _lines(title, entry, columns, values)
+        blocks.append(tuple(lines))
     splits = " and ".join(dict.fromkeys(run.split for run in runs))
-    for entry in entries:
-        names = headline((_first(entry).metrics or {}).get("classes", ()))
-        columns = [Column(_NAMES[short], key, 4) for short, key in names.items()]
-        rows += _rows(entry, labels, columns, {})
     return Table(
-        title=" · ".join([f"Results on the {splits} split", *_title_marks(runs)]),
+        name=f"Results on the {splits} split",
+        marks=_title_marks(runs),
+        state=_done([run.state == "done" for run in runs], "runs"),
         header=("Model", *_NAMES.values()),
-        rows=tuple(rows),
+        groups=tuple(blocks),
         footnotes=(
             *_mark_notes(runs, labels, compared=False),
             *_state_notes(runs, labels),
-            *_repeat_notes(entries, labels),
+            *_repeat_notes(items, labels),
             "AUC, F1, precision and recall: of the second class where there are two, else the mean"
             " over the classes (AUC one-vs-rest).",
-            *_common_notes(entries, ()),
+            *_common_notes(items, ()),
         ),
     )
 
 
-def _first(entry: Run | Repeats) -> Run:
-    return entry.scored[0] if isinstance(entry, Repeats) else entry
+def _columns(runs: Sequence[Run]) -> list[Column]:
+    """The headline metrics, for the classes of the first run that has any."""
+    classes = next((run.metrics["classes"] for run in runs if run.metrics), ())
+    return [Column(_NAMES[short], key, 4) for short, key in headline(classes).items()]
 
 
-def _rows(
-    entry: Run | Repeats,
-    labels: dict[Path, str],
-    columns: Sequence[Column],
-    reported: dict[str, str],
-) -> list[Row]:
-    """The lines of a run, or of repeats: a line each, their mean, and the score of all folds."""
+def _first(item: Run | Repeats) -> Run:
+    return item.scored[0] if isinstance(item, Repeats) else item
 
-    def title(label: str) -> str:
-        return f"ours: {label}" if reported else f"{label} on {_first(entry).dataset}"
 
-    if isinstance(entry, Run):
-        return _run_rows(entry, title(labels[entry.path]), columns, reported)
-    rows = []
-    for run in entry.runs:
-        line, *_ = _run_rows(run, title(labels[run.path]), columns, {})
-        rows.append(Row("member", line.cells))
-    name = title(group_label(entry, labels))
-    means = [entry.mean(column.metric) for column in columns]
-    cells = map(_mean, means, (column.digits for column in columns))
-    rows.append(Row("ours", (" ".join([f"{name}, {entry.title}", *entry.marks]), *cells)))
-    rows += _details(
-        [mean and mean.value for mean in means],
-        [mean and mean.interval for mean in means],
-        columns,
-        reported,
+def _done(done: Sequence[bool], what: str) -> str:
+    return "done" if all(done) else f"{sum(done)} of {len(done)} {what} done"
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _block(
+    paper: Paper, row: PaperRow, columns: Sequence[Column], entries: Sequence[Entry]
+) -> tuple[Row, ...]:
+    """A row of the paper, and what of ours stands beside it."""
+    doubt = contradiction(paper, row)
+    numbers = [row.reported.get(column.name) for column in columns]
+    cells = (
+        (number or MISSING) + "†" * bool(doubt and doubt.column == column.name)
+        for number, column in zip(numbers, columns, strict=True)
     )
-    for which, scored in entry.pooled():
-        pooled = " ".join([f"{name}, {which}", *entry.marks])
-        rows += _scored_rows(pooled, scored, columns, reported)
-    return rows
+    values = tuple(map(Compared, numbers))
+    lines = [Row("reported", (f"{row.label} reported", *cells), values)]
+    for entry in entries:
+        # The members of a mean are not compared one by one.
+        beside_it = replace(row, reported={}) if entry.kind == "member" else row
+        found = [beside(entry, paper, beside_it, column) for column in columns]
+        lines += _lines(f"ours: {entry.label}{entry.of}", entry, columns, found)
+    if not entries:
+        missing = (f"ours: {NOT_RUN}", *[MISSING] * len(columns))
+        lines.append(Row("ours", missing, values, state=NOT_RUN))
+    return tuple(lines)
 
 
-def _run_rows(
-    run: Run, title: str, columns: Sequence[Column], reported: dict[str, str]
+def _lines(
+    title: str, entry: Entry, columns: Sequence[Column], values: Sequence[Compared]
 ) -> list[Row]:
-    """The lines of one run: its values, the difference if anything is reported, the interval."""
-    state = [] if run.state == "done" else [run.state]
-    title = " ".join([title, *run.marks, *state])
-    if run.metrics is None:
-        return [Row("ours", (title, *[MISSING] * len(columns)))]
-    return _scored_rows(title, scores(run), columns, reported)
+    """The line of an entry, and below it the difference, the interval and the verdict."""
+    words = [title + " (sd)" * (entry.kind == "mean"), *entry.marks]
+    if entry.kind in ("run", "member") and entry.state != "done":
+        words.append(entry.state)
+    digits = [column.digits for column in columns]
+    line = Row(
+        "member" if entry.kind == "member" else "ours",
+        (" ".join(words), *map(_number, values, digits)),
+        tuple(values),
+        tuple(entry.marks),
+        entry.state,
+    )
+    if entry.kind == "member" or not entry.keys:
+        return [line]
+    details = []
+    if any(value.difference is not None for value in values):
+        details.append((DIFFERENCE, *map(_difference, values, digits)))
+    if any(value.interval for value in values):
+        details.append((INTERVAL, *map(_interval, values, digits)))
+    if any(value.verdict for value in values):
+        details.append((VERDICT, *(SHORT.get(v.verdict or "", MISSING) for v in values)))
+    return [line, *(Row("detail", cells) for cells in details)]
 
 
-def _scored_rows(
-    title: str, scored: dict[str, Any], columns: Sequence[Column], reported: dict[str, str]
-) -> list[Row]:
-    values = [scored.get(column.metric) for column in columns]
-    intervals = [(scored.get("ci95") or {}).get(column.metric) for column in columns]
-    cells = map(_number, values, (column.digits for column in columns))
-    return [Row("ours", (title, *cells)), *_details(values, intervals, columns, reported)]
+def _number(value: Compared, digits: int) -> str:
+    if value.ours is None:
+        return MISSING
+    sd = "" if value.sd is None else f" ({value.sd:.{digits}f})"
+    return f"{value.ours:.{digits}f}{sd}"
 
 
-def _details(
-    values: Sequence[float | None],
-    intervals: Sequence[Sequence[float] | None],
-    columns: Sequence[Column],
-    reported: dict[str, str],
-) -> list[Row]:
-    lines = []
-    if reported:
-        cells = (
-            _difference(value, reported.get(column.name), column.digits)
-            for value, column in zip(values, columns, strict=True)
-        )
-        lines.append(Row("detail", ("difference", *cells)))
-    if any(intervals):
-        cells = (_interval(i, c.digits) for i, c in zip(intervals, columns, strict=True))
-        lines.append(Row("detail", ("95% interval", *cells)))
-    return lines
-
-
-def _number(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def _mean(mean: Mean | None, digits: int) -> str:
-    return MISSING if mean is None else f"{mean.value:.{digits}f} ({mean.sd:.{digits}f})"
-
-
-def _difference(value: float | None, reported: str | None, digits: int) -> str:
-    if value is None or reported is None:
+def _difference(value: Compared, digits: int) -> str:
+    if value.difference is None:
         return MISSING
     # Adding 0.0 turns -0.0 into 0.0: a difference that rounds to nothing has no sign.
-    return f"{round(value - float(reported), digits) + 0.0:+.{digits}f}"
+    return f"{round(value.difference, digits) + 0.0:+.{digits}f}"
 
 
-def _interval(interval: Sequence[float] | None, digits: int) -> str:
-    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else MISSING
+def _interval(value: Compared, digits: int) -> str:
+    if value.interval is None:
+        return MISSING
+    low, high = value.interval
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _title_marks(runs: Sequence[Run]) -> list[str]:
+# ---------------------------------------------------------------- footnotes
+
+
+def _doubts(paper: Paper, rows: Sequence[PaperRow], columns: Sequence[Column]) -> list[str]:
+    """What in the reported numbers is contradicted or unclear."""
+    found = []
+    for row in rows:
+        if doubt := contradiction(paper, row):
+            found.append(
+                f"† {row.label}: the reported {doubt.column} {doubt.f1} contradicts its row:"
+                f" 2·P·R/(P+R) = 2·{doubt.precision}·{doubt.recall}/({doubt.precision}"
+                f"+{doubt.recall}) = {doubt.implied:.4f}."
+            )
+    unclear = [f"‡ {column.name}: {column.doubt}" for column in columns if column.doubt]
+    return [*found, *([_MEAN_F1] if found else []), *unclear]
+
+
+def _title_marks(runs: Sequence[Run]) -> tuple[str, ...]:
     count = Counter(mark for run in runs for mark in run.marks)
-    return [mark if n == len(runs) else f"{mark} (some rows)" for mark, n in count.items()]
+    return tuple(mark if n == len(runs) else f"{mark} (some rows)" for mark, n in count.items())
 
 
-def _mark_notes(runs: Sequence[Run], labels: dict[Path, str], *, compared: bool) -> list[str]:
+def _mark_notes(runs: Sequence[Run], names: dict[Path, str], *, compared: bool) -> list[str]:
     """A line for each mark and reason, naming the runs unless all have it."""
     marked: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -280,7 +286,7 @@ def _mark_notes(runs: Sequence[Run], labels: dict[Path, str], *, compared: bool)
     notes = []
     for (mark, reason), members in marked.items():
         every = len(members) == len(runs)
-        who = "" if every else f" ({', '.join(labels[run.path] for run in members)})"
+        who = "" if every else f" ({', '.join(names[run.path] for run in members)})"
         notes.append(f"{mark}{who}: {reason}")
     if notes and compared:
         notes.append(
@@ -289,9 +295,44 @@ def _mark_notes(runs: Sequence[Run], labels: dict[Path, str], *, compared: bool)
     return notes
 
 
-def _state_notes(runs: Sequence[Run], labels: dict[Path, str]) -> list[str]:
+def _before_note(run: Run) -> str:
+    """A run that rows start from and that stands in none."""
+    name = (row_key(run) or "").removeprefix(BEFORE)
+    words = " ".join([run.model, "on", run.dataset, *run.marks])
+    where = "" if run.state == "done" else f" ({run.path})"
+    return f"Rows start from {name}: {words}, {run.state}{_because(run)}{where}"
+
+
+def _class_notes(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
+    """Where the paper's table is of classes that a run does not know."""
+    notes = []
+    for run in runs:
+        if run.metrics is not None and (place := paper_rows(run)):
+            paper, rows = place
+            keys = [metric_of(column, row) for row in rows for column in paper.columns]
+            classes = run.metrics["classes"]
+            wanted = dict.fromkeys(name for name in map(class_of, keys) if name is not None)
+            if unknown := [name for name in wanted if name not in classes]:
+                notes.append(
+                    f"{names[run.path]}: no class {', '.join(unknown)}; its classes are"
+                    f" {', '.join(classes)}."
+                )
+    return notes
+
+
+def _row_notes(not_run: Sequence[PaperRow], left_out: Sequence[PaperRow]) -> list[str]:
+    def listed(rows: Sequence[PaperRow]) -> str:
+        return ", ".join(row.label for row in rows)
+
     return [
-        f"{labels[run.path]} {run.state}{_because(run)} ({run.path})"
+        *([f"Not run: {listed(not_run)} (no run of theirs is among these)."] if not_run else []),
+        *([f"Rows left out: {listed(left_out)} (paper.only)."] if left_out else []),
+    ]
+
+
+def _state_notes(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
+    return [
+        f"{names[run.path]} {run.state}{_because(run)} ({run.path})"
         for run in runs
         if run.state != "done"
     ]
@@ -301,23 +342,23 @@ def _because(run: Run) -> str:
     return f": {' '.join(run.reason.split())}" if run.reason else ""
 
 
-def _repeat_notes(entries: Sequence[Run | Repeats], labels: dict[Path, str]) -> list[str]:
-    return repeat_notes([entry for entry in entries if isinstance(entry, Repeats)], labels)
+def _repeat_notes(items: Sequence[Run | Repeats], names: dict[Path, str]) -> list[str]:
+    return repeat_notes([item for item in items if isinstance(item, Repeats)], names)
 
 
-def _common_notes(entries: Sequence[Run | Repeats], assumptions: Iterable[str]) -> list[str]:
+def _common_notes(items: Sequence[Run | Repeats], assumptions: Iterable[str]) -> list[str]:
     """How the intervals of single scores were made, then what is assumed."""
     methods: set[str] = set()
     noted: list[str] = []
-    for entry in entries:
-        if isinstance(entry, Repeats):
-            shown = [scored for _, scored in entry.pooled()]
+    for item in items:
+        if isinstance(item, Repeats):
+            shown = [scored for _, scored in item.pooled()]
             # What the folds' notes differ in stands in their labels.
-            said = (note for run in entry.runs for note in _said(run))
+            said = (note for run in item.runs for note in _said(run))
             noted += [re.sub(r"\bfold \d+ of\b", "one fold of", note) for note in said]
         else:
-            shown = [scores(entry)]
-            noted += _said(entry)
+            shown = [scores(item)]
+            noted += _said(item)
         methods |= {str(scored["ci_method"]) for scored in shown if "ci_method" in scored}
     return [
         *(f"95% interval: {method}." for method in sorted(methods - {"none"})),

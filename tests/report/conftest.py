@@ -12,7 +12,7 @@ import yaml
 
 from medexp.metrics import headline, score
 
-PAPER = Path(__file__).parents[2] / "conf" / "paper" / "pcam.yaml"
+PAPER = Path(__file__).parents[2] / "conf" / "paper" / "pcam_table4.yaml"
 
 MakeRun = Callable[..., Path]
 

@@ -3,17 +3,15 @@
 import base64
 import io
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from medexp.data.base import Dataset, Split
 from medexp.data.check import check
 from medexp.report.datapage import Picture, data_uri, displayed, page, write_page
+from tests.report.chromium import browser, needed
 
 EVIL = "<script>alert('x')</script>&\"'"
 
@@ -142,45 +140,18 @@ def test_pictures_are_pngs_of_at_most_160_pixels():
     assert decoded(data_uri(np.zeros((400, 200, 1), np.uint8))).size == (80, 160)
 
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-
-
-def chromium(path, tmp_path, width, *options):
-    """What headless Chromium says of a page: (standard output, the console within its errors)."""
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1500",
-        "--enable-logging=stderr", "--v=0", *options, path.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to open the page in")
-def test_chromium_shows_it_without_a_complaint(tmp_path):
-    path, shot = tmp_path / "index.html", tmp_path / "shot.png"
+@needed
+def test_chromium_shows_it_without_a_complaint_at_any_width(tmp_path):
+    path = tmp_path / "index.html"
     write_page(path, found(), {EVIL: pictures()}, [pictures()], [])
-    _, console = chromium(path, tmp_path, 1200, f"--screenshot={shot}")
-    assert console == []
-    shown = np.asarray(Image.open(shot).convert("RGB"))
-    assert shown.shape[1] == 1200 and shown.std() > 10
-    # The page's policy refuses a script, and this is how a complaint would look.
-    path.write_text(path.read_text().replace("</main>", "<script>let x = 1</script></main>"))
-    _, console = chromium(path, tmp_path, 1200, "--dump-dom")
-    assert "Content Security Policy" in "".join(console)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to open the page in")
-@pytest.mark.parametrize("width", [360, 1200])
-def test_it_fits_the_width_of_a_phone(tmp_path, width):
-    """In a frame of that width, as windows of Chromium are never so narrow."""
-    path, frame = tmp_path / "index.html", tmp_path / "frame.html"
-    write_page(path, found(), {EVIL: pictures()}, [pictures()], [])
-    free = re.sub(r"<meta http-equiv=[^>]*>", "", path.read_text())
-    measure = "<script>parent.document.title = document.documentElement.scrollWidth</script>"
-    path.write_text(free.replace("</main>", f"</main>{measure}"))
-    frame.write_text(f'<iframe src="index.html" style="width:{width}px;border:0"></iframe>')
-    dom, console = chromium(frame, tmp_path, 1300, "--allow-file-access-from-files", "--dump-dom")
-    assert f"<title>{width}</title>" in dom, (dom[:300], console)
+    with browser(tmp_path / "profile") as tab:
+        for width in (360, 1200):
+            tab.open(path, width=width)
+            assert tab.console == []
+            assert tab.value("document.documentElement.scrollWidth") == width
+            shown = np.asarray(Image.open(tab.screenshot(tmp_path / "shot.png")).convert("RGB"))
+            assert shown.shape[1] == width and shown.std() > 10
+        # The page's policy refuses a script, and this is how a complaint would look.
+        path.write_text(path.read_text().replace("</main>", "<script>let x = 1</script></main>"))
+        tab.open(path)
+        assert "Content Security Policy" in "".join(tab.console)

@@ -16,6 +16,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 
 from medexp.metrics import score
+from medexp.report.lines import lines
 from medexp.report.load import Run, load_run
 from medexp.report.render import csv_text, markdown, show, write_tables
 from medexp.report.repeats import find_repeats, mean_of
@@ -161,6 +162,21 @@ def test_of_a_seed_that_is_here_twice_the_last_counts(repeat: Repeat) -> None:
     assert len([row for row in table.rows if row.kind == "member"]) == 3
 
 
+def test_rows_of_a_paper_start_each_from_the_run_of_their_seed(repeat: Repeat) -> None:
+    runs = []
+    for seed in (0, 1):
+        path = repeat(f"s/{seed}", seed).path
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["paper"] |= {"row": "#1", "only": ["#1"] * seed}
+        config["init_from"] = f"outputs/before-start-seed={seed}"
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.append(load_run(path))
+    assert [len(group.runs) for group in find_repeats(runs)] == [2]
+    for run in runs:
+        run.config["paper"]["row"] = None
+    assert find_repeats(runs) == []
+
+
 # ---------------------------------------------------------------- the table
 
 
@@ -296,7 +312,7 @@ def test_every_rendering_has_the_mean(repeat: Repeat, tmp_path: Path) -> None:
         for lr in (0.1, 0.2)
         for fold in range(4)
     ]
-    page, data = write_tables(runs, tmp_path / "out")
+    page, data, *_ = write_tables(runs, tmp_path / "out")
     (table,) = tables(runs)
     shown = terminal(table)
     assert max(map(len, shown.splitlines())) <= 80
@@ -304,7 +320,7 @@ def test_every_rendering_has_the_mean(repeat: Repeat, tmp_path: Path) -> None:
     flat = " ".join(shown.split())
     text = page.read_text().replace("\\_", "_")
     assert text == markdown(table).replace("\\_", "_")
-    lines = list(csv.DictReader(data.read_text().splitlines()))
+    found = list(csv.DictReader(data.read_text().splitlines()))
     for group, lr in zip(find_repeats(runs), (0.1, 0.2), strict=True):
         label = f"native1 optimizer.lr={lr}, mean of 4 folds"
         mean = group.mean("accuracy")
@@ -312,7 +328,7 @@ def test_every_rendering_has_the_mean(repeat: Repeat, tmp_path: Path) -> None:
         assert mean.interval is not None
         assert f"| ours: {label} (sd) PHANTOM PARTIAL | {mean.value:.4f} ({mean.sd:.4f}) |" in text
         assert f"({mean.sd:.4f})" in flat
-        (line,) = (li for li in lines if li["model"] == label and li["metric"] == "accuracy")
+        (line,) = (li for li in found if li["model"] == label and li["metric"] == "accuracy")
         assert float(line["ours"]) == mean.value
         assert float(line["sd"]) == mean.sd
         assert (float(line["ci_low"]), float(line["ci_high"])) == mean.interval
@@ -321,13 +337,13 @@ def test_every_rendering_has_the_mean(repeat: Repeat, tmp_path: Path) -> None:
         assert line["run"] == str(tmp_path / "s")
         (line,) = (
             li
-            for li in lines
+            for li in found
             if li["model"] == f"native1 optimizer.lr={lr}, pooled over 4 folds"
             and li["metric"] == "accuracy"
         )
         assert float(line["ours"]) == group.pooled()[0][1]["accuracy"]
         assert line["mean_of"] == ""
-    assert len([li for li in lines if li["metric"] == "accuracy" and not li["mean_of"]]) == 8 + 2
+    assert len([li for li in found if li["metric"] == "accuracy" and not li["mean_of"]]) == 8 + 2
 
 
 def test_a_plain_table_has_the_mean_too(repeat: Repeat) -> None:
@@ -344,4 +360,4 @@ def test_a_plain_table_has_the_mean_too(repeat: Repeat) -> None:
         "95% interval",
     ]
     assert any("bootstrap" in note for note in table.footnotes)  # of the last row
-    assert csv_text(runs).count("mean of 2 seeds") > 10
+    assert csv_text(lines(runs)).count("mean of 2 seeds") > 10
