@@ -1,11 +1,11 @@
-"""Two ways to search beside Hydra's full cross: one parameter at a time, and a study by Optuna.
+"""Sweeps beside Hydra's full cross: one parameter at a time, a study by Optuna, a paper's rows.
 
 Hydra imports this file when it starts, and takes a sweeper from no other package than
 hydra_plugins. conf/tune holds the searches that use them.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,27 @@ import numpy as np
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
+from medexp.compose import to_yaml
 from medexp.config import nearest
 from medexp.errors import ConfigError
 from medexp.metrics import direction
+from medexp.reproduce import (
+    Job,
+    decisive,
+    find_twin,
+    plan,
+    quoted,
+    read_paper,
+    set_aside,
+    state_of,
+    take,
+)
 
 log = logging.getLogger(__name__)
-
-# What may change from one call on a study to the next: it decides no trial's value.
-NO_NUMBER = (
-    "resume",
-    "debug",
-    "dataset.root",
-    "trainer.device",
-    "trainer.threads",
-    "trainer.data",
-    "trainer.resamples",
-)
 
 
 class OneAtATime(BasicSweeper):
@@ -106,6 +108,7 @@ class Study(Sweeper):
                 'installed. Install them: pip install "medexp[tune]"'
             ) from error
         facts = searched_config(config)
+        facts.pop("trainer.resamples")  # intervals are no trial's value
         monitor = facts["trainer.monitor"]
         name = self.name or f"{facts['names.dataset']}-{facts['names.model']}-{monitor}"
         goal = {"min": "minimize", "max": "maximize"}[direction(monitor)]
@@ -144,19 +147,16 @@ class Study(Sweeper):
 
 
 def searched_config(config: Any) -> dict[str, Any]:
-    """KEY -> value of all that decides a trial's value and is not searched: the composed config."""
+    """KEY -> value of all that decides the numbers of a job's composed config."""
+    return decisive(plain(config))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A job's composed config without Hydra's own node, resolved."""
     HydraConfig.instance().set_config(config)  # names are the choices that Hydra made
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    content = OmegaConf.to_container(own, resolve=True)
-
-    def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                yield from leaves(f"{key}.{name}".lstrip("."), inner)
-        elif key not in NO_NUMBER:
-            yield key, value
-
-    return dict(leaves("", content))
+    content: Any = OmegaConf.to_container(own, resolve=True)
+    return dict(content)
 
 
 def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
@@ -169,7 +169,74 @@ def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -
             )
 
 
-for name, sweeper in (("one_at_a_time", OneAtATime), ("study", Study)):
+class Rows(BasicSweeper):
+    """The runs behind a table of a paper: those that are not there yet (medexp/reproduce.py).
+
+    Runs lie in the sweep's folder by the name of their row. One that is done with the same settings
+    is taken, one that was cut short goes on, one that failed is moved aside and made again.
+
+    every: what the command line says of every run. It is no part of the config that Hydra composes
+    first, in which a row's data set is not chosen yet.
+    """
+
+    def __init__(self, params: Any, every: Sequence[str] = ()) -> None:
+        super().__init__(None, params)
+        self.every = list(every)
+
+    def sweep(self, arguments: list[str]) -> None:
+        from medexp.report.figures import check_figures  # Matplotlib, which no other sweep owes
+
+        assert self.config is not None and self.hydra_context is not None and self.launcher
+        loader = self.hydra_context.config_loader
+        given = OverridesParser.create(loader).parse_overrides([*arguments, *self.every])
+        (crossed,) = BasicSweeper.split_arguments(given, None)
+        user: dict[str, list[str]] = {}
+        for words in crossed:
+            for key, value in (word.split("=", 1) for word in words):
+                if value not in user.setdefault(key, []):
+                    user[key].append(value)
+        node = plain(loader.load_sweep_config(self.config, arguments))
+        paper = read_paper(user["paper"][0], node["paper"])
+        check_figures(paper)  # better refused now than after the runs
+        root = Path(self.config.hydra.sweep.dir)
+        root.mkdir(parents=True, exist_ok=True)
+        budget, only = node["paper"].get("budget", "full"), node["paper"].get("only") or ()
+        jobs = plan(paper, user, root=root, budget=budget, only=only)
+        for before in (True, False):  # rows start from the runs before them
+            part = [job for job in jobs if job.before == before]
+            wanted = [words for words in (self.wanted(root, job) for job in part) if words]
+            if wanted:
+                self.launcher.launch(wanted, initial_job_idx=0)
+
+    def wanted(self, root: Path, job: Job) -> list[str] | None:
+        """The command line of a job; None if its run is there or being made."""
+        from medexp.report.load import load_run
+        from medexp.report.render import write_tables
+
+        assert self.config is not None and self.hydra_context is not None
+        words = job.overrides()
+        composed = plain(self.hydra_context.config_loader.load_sweep_config(self.config, words))
+        settings = decisive(composed)
+        folder = root / job.folder
+        state = state_of(folder, settings)
+        if state in ("done", "running"):
+            log.info("%s: %s, taken", folder, state)
+            return None
+        if state == "resume":
+            return job.overrides(f"resume={quoted(str(folder))}")
+        if state in ("failed", "other"):
+            why = {"failed": "it failed", "other": "its settings are others"}[state]
+            log.info("%s: %s, made again; the earlier one is %s", folder, why, set_aside(folder))
+        if twin := find_twin(root, settings, composed["paper"]):
+            own = [word for word in words if not word.startswith("hydra.")]
+            take(twin, folder, to_yaml(composed | {"resume": None}), own)
+            write_tables([load_run(folder)], folder)
+            log.info("%s: taken from %s, which has the same settings", folder, twin)
+            return None
+        return words
+
+
+for name, sweeper in (("one_at_a_time", OneAtATime), ("study", Study), ("rows", Rows)):
     target = f"{__name__}.{sweeper.__name__}"
     node = {"_target_": target, "_recursive_": False, "params": {}}
     ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medexp import __version__, compose, data_commands, listing
+from medexp import __version__, compose, data_commands, listing, papers, reporting, reproduce
 from medexp.bench import command as bench
 from medexp.config import nearest
 from medexp.errors import ConfigError, MedexpError
@@ -34,7 +34,8 @@ medexp: config-driven experiments in medical-image classification
   medexp data check   what would falsify a result: copies, shared patients, ...
   medexp data explore   PCA, t-SNE, classes and samples of a data set as figures
   medexp data cache   what the cache holds; --clear empties it
-  medexp report  the table of run or sweep directories
+  medexp papers  the papers' tables; papers audit: do their numbers agree?
+  medexp report  the table of run or sweep directories; --page: as HTML
   medexp bench   its speed beside plain PyTorch, Lightning and Keras
 
   medexp COMMAND --help   options and examples of a command
@@ -56,6 +57,8 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
   medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep: one
                      table, figures against the numbers, a ranking (search.md)
   medexp train -m tune=pcam_fig3                  a search as its YAML says
+  medexp train -m paper=pcam_table4 paper.budget=smoke   a paper's table: makes
+                     the runs that are missing, of one row each, and a page
   medexp train resume=outputs/pcam-native3/TIME [trainer.epochs=40]
   medexp train --config-dir mine model=mynet      your own groups and modules
   medexp train model=native3 --cfg job            print the composed config
@@ -85,7 +88,7 @@ digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
 """
 
 PREVIEWS = ("plot_schedule", "plot_augment")
-COMMANDS = ("train", "eval", "models", "datasets", "data", "report", "bench")
+COMMANDS = ("train", "eval", "models", "datasets", "papers", "data", "report", "bench")
 
 
 def main() -> None:
@@ -148,8 +151,9 @@ def dispatch(arguments: list[str]) -> int:
     commands = {
         "models": listing.models,
         "datasets": listing.datasets,
+        "papers": papers.papers,
         "data": data_commands.data,
-        "report": listing.report,
+        "report": reporting.report,
         "bench": bench.bench,
     }
     return commands[command](rest)
@@ -180,10 +184,40 @@ def train(arguments: list[str]) -> int:
     if folder := compose.override_of(arguments, "resume"):
         settings = {"run": {"dir": folder}, "output_subdir": None}
         primary = compose.primary_of_run("resume", folder, arguments, settings)
+    several = "-m" in arguments or "--multirun" in arguments
+    paper = compose.override_of(arguments, "paper")
+    if several and paper not in (None, "null"):
+        return run_jobs(
+            primary, of_paper(str(paper), arguments), train_work, reporting.finish_paper
+        )
+    for key in ("paper.budget", "paper.only"):
+        if compose.override_of(arguments, key):
+            raise ConfigError(f"{key}: of the rows of a table. Add -m and paper=NAME")
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
         if target := compose.override_of(arguments, key):
             refuse_overwrite(Path(target))
     return run_jobs(primary, arguments, train_work)
+
+
+def of_paper(paper: str, arguments: list[str]) -> list[str]:
+    """The command line of the runs behind a table of a paper, in a folder that is found again."""
+    for key in ("tune", "hydra/sweeper"):
+        if compose.override_of(arguments, key):
+            raise ConfigError(f"{key}: a sweep of its own, and paper={paper} is one. Leave one out")
+    if "," in paper:
+        raise ConfigError(f"paper={paper}: one table at a time")
+    user = reproduce.said(arguments)
+    budget, source = (user.get(key, [default])[0] for key, default in (
+        ("paper.budget", "full"), ("source", "disk"),
+    ))  # fmt: skip
+    folder = reproduce.folder_of(paper, budget, source, user)
+    sweeper = ["hydra/sweeper=rows"]
+    if not compose.override_of(arguments, "hydra.sweep.dir"):
+        sweeper.append(f"hydra.sweep.dir={reproduce.quoted(folder)}")
+    every = reproduce.of_every_run(arguments)
+    words = ",".join(map(reproduce.quoted, every))
+    kept = [a for a in arguments if a not in every]
+    return [*kept, *sweeper, f"+hydra.sweeper.every=[{words}]"]
 
 
 def preview(arguments: list[str]) -> int:
@@ -217,8 +251,13 @@ def evaluate(arguments: list[str]) -> int:
     return run_jobs(primary, arguments, eval_work)
 
 
-def run_jobs(primary: str, arguments: list[str], work: Work) -> int:
-    """Run the job, or all jobs of a sweep: one that fails must not lose the others."""
+def run_jobs(
+    primary: str, arguments: list[str], work: Work, finish: Callable[[Path], int] | None = None
+) -> int:
+    """Run the job, or all jobs of a sweep: one that fails must not lose the others.
+
+    finish: what is done with the folder of a sweep at its end; None: `reporting.finish_sweep`.
+    """
     folders: list[Path] = []
     failures: list[Exception] = []
 
@@ -232,10 +271,10 @@ def run_jobs(primary: str, arguments: list[str], work: Work) -> int:
 
     sweep = compose.hydra_main(primary, task, arguments)
     if sweep is not None:
-        return finish_sweep(sweep)
+        return (finish or reporting.finish_sweep)(sweep)
     if failures:
         raise told(failures[0])
-    listing.show(folders)  # empty after --cfg job and its like
+    reporting.show(folders)  # empty after --cfg job and its like
     return 0
 
 
@@ -283,25 +322,6 @@ def job(config: Any, folder: Path, work: Work) -> float | None:
     render.write_tables(load.find_runs([folder]), folder)
     plots.write_plots(folder)
     return result
-
-
-def finish_sweep(folder: Path) -> int:
-    """One table over all jobs, in the sweep's folder and on the terminal; 1 if any failed.
-
-    Where a number varies, the jobs' ranking and figures against it are written too.
-    """
-    from medexp.report import load, render, sweeps
-
-    runs = load.find_runs([folder])
-    render.write_tables(runs, folder)
-    listing.show([folder])
-    for path in sweeps.write_search(runs, folder):
-        if path.suffix != ".svg":  # the same figures again
-            print(path)
-    failed = [run for run in runs if run.state != "done"]
-    if failed:
-        print(f"medexp: {len(failed)} of {len(runs)} jobs failed; see the table", file=sys.stderr)
-    return 1 if failed else 0
 
 
 # ---------------------------------------------------------------- completion

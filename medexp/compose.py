@@ -1,4 +1,7 @@
-"""The only module that sees Hydra or OmegaConf: everything else gets plain dicts and arguments."""
+"""The package's only module that sees Hydra or OmegaConf: all others get plain dicts and arguments.
+
+The sweepers beside the package (hydra_plugins) see them too: Hydra takes sweepers from there only.
+"""
 
 import glob
 import json

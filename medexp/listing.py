@@ -1,4 +1,4 @@
-"""The plain commands: `medexp models`, `datasets` and `report`.
+"""The plain commands `medexp models` and `medexp datasets`, and what the others share with them.
 
 Torch and the libraries behind it are imported inside the commands, so that their help is quick.
 """
@@ -136,17 +136,6 @@ def datasets(arguments: list[str]) -> int:
     return 0
 
 
-def report(arguments: list[str]) -> int:
-    p = parser(
-        "report",
-        "The table of run or sweep directories, beside the paper's where there is one.",
-        "  medexp report outputs/pcam-native3/*\n  medexp report outputs/sweeps/TIME",
-    )
-    p.add_argument("folders", nargs="+", metavar="DIR", type=Path)
-    show(p.parse_intermixed_args(arguments).folders)
-    return 0
-
-
 def rich_table(*columns: str) -> Any:
     """A table whose columns named with a final `>` are set flush right."""
     from rich import box
@@ -162,17 +151,6 @@ def print_rich(content: Any) -> None:
     from rich.console import Console
 
     Console().print(content, markup=False, highlight=False)
-
-
-def show(folders: Sequence[Path]) -> None:
-    """Print the table of run or sweep directories, and where they are."""
-    from medexp.report import load, render, tables
-
-    if not folders:
-        return
-    render.show(tables.tables(load.find_runs(folders)))
-    for folder in folders:
-        print(folder)
 
 
 def model_layers(node: Mapping[str, Any]) -> list["Layer"]:

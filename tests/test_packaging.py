@@ -23,6 +23,8 @@ def test_the_wheel_brings_the_groups(tmp_path):
     files = [p.relative_to(ROOT) for p in (ROOT / "conf").rglob("*.yaml")]
     assert len(files) > 20
     assert {f"medexp/{path}" for path in files} <= names
+    assert {"medexp/report/page.css", "medexp/report/page.js"} <= names
+    assert "hydra_plugins/medexp_sweepers.py" in names
     assert not [name for name in names if name.startswith(("tests", "outputs", "conf"))]
 
 

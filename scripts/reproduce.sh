@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# What the five scripts beside this one share: the tables and figures of one paper, then one page.
+#   scripts/reproduce.sh PAPER TABLE... -- [--budget smoke|quick|full] [--source disk|phantom]
+#                                          [--out DIR] [KEY=VALUE...]
+# A second call with the same options takes what is done, goes on with what was cut short and makes
+# again what failed.
+set -uo pipefail
+
+paper=$1
+shift
+tables=()
+while [[ $# -gt 0 && $1 != -- ]]; do
+  tables+=("$1")
+  shift
+done
+shift
+
+usage() {
+  echo "usage: scripts/reproduce_$paper.sh [--budget smoke|quick|full] [--source disk|phantom]"
+  echo "         [--out DIR] [KEY=VALUE...]"
+  echo "Runs ${tables[*]} and writes DIR/index.html."
+  echo "  --budget   full (default): as the paper; quick: up to hours; smoke: does it run?"
+  echo "  --source   disk (default): the data set under \$MEDEXP_DATA, or data/ in the checkout;"
+  echo "             phantom: synthetic images in its place, marked PHANTOM everywhere"
+  echo "  --out      default: outputs/papers/$paper-BUDGET-SOURCE in the checkout"
+  echo "  KEY=VALUE  of every run, as behind medexp train: seed=0,1,2 trainer.device=cuda:1"
+}
+
+budget=full source=disk out='' extra=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --budget=* | --source=* | --out=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    --budget | --source | --out)
+      [[ $# -gt 1 ]] || { echo "$1: needs a value" >&2; usage >&2; exit 2; }
+      declare "${1#--}=$2"
+      shift 2
+      ;;
+    -h | --help) usage; exit 0 ;;
+    *=*) extra+=("$1"); shift ;;
+    *) echo "$1: no such option" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+here=$(pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[[ -z $out || $out == /* ]] || out=$here/$out
+cd "$root" || exit 1
+medexp=$(command -v medexp || echo .venv/bin/medexp)
+if ! command -v "$medexp" >/dev/null; then
+  echo "medexp is not installed: run 'make .venv/.installed' in $root, or activate its environment" >&2
+  exit 1
+fi
+out=${out:-outputs/papers/$paper-$budget-$source}
+
+failed=() folders=()
+for table in "${tables[@]}"; do
+  echo "== $table: budget $budget, source $source"
+  "$medexp" train -m "paper=$table" "paper.budget=$budget" "source=$source" \
+    "hydra.sweep.dir=$out/$table" ${extra[@]+"${extra[@]}"}
+  code=$?
+  [[ $code -ne 130 && $code -ne 2 ]] || exit $code
+  [[ $code -eq 0 ]] || failed+=("$table")
+  [[ ! -d $out/$table ]] || folders+=("$out/$table")
+done
+
+[[ ${#folders[@]} -gt 0 ]] || exit 1
+"$medexp" report "${folders[@]}" --page "$out/index.html" || exit 1
+if [[ ${#failed[@]} -gt 0 ]]; then
+  echo "not all runs are done in: ${failed[*]}; the same command makes them again" >&2
+  exit 1
+fi
