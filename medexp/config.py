@@ -88,14 +88,18 @@ class Trainer:
     deterministic: bool = False
     threads: int | None = None
     data: str = "auto"
+    cache_features: str = "auto"
     max_steps: int | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    prune_after: int | None = None
     clip_norm: float | None = None
     accumulate: int = 1
     ema: float = 0.0
     switch_at: int | None = None
     switch_to: list[str] = field(default_factory=list)
+    compile: bool = False
+    profile: bool = False
     monitor: str = "val_auc"
     resamples: int = 1000
 

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from medexp.errors import ConfigError, MedexpError
 from medexp.evaluate import View, as_stored, predict_views, probabilities, to_input
 from medexp.sources import load_data
 from medexp.stages import freeze, read_stages
-from medexp.train import CLOCK, Fitted, batch_cuts, epoch_draws, fit, set_seeds
-from medexp.weights import load_weights, normalise_input
+from medexp.train import CLOCK, Fitted, batch_cuts, epoch_draws, epochs_within, fit, set_seeds
+from medexp.weights import Loaded, load_weights, normalise_input
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ STAGE_GROUPS = (
 LOOP = (
     *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulate", "channels_last"),
     *("monitor", "patience", "min_delta", "clip_norm", "ema", "switch_at", "switch_to"),
+    *("prune_after", "cache_features", "compile", "profile"),
 )
 
 
@@ -74,6 +76,8 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool) -> float:
         "wall_seconds": fitted.seconds,
         "monitor": settings["trainer"]["monitor"],
     }
+    if fitted.pruned:
+        facts["pruned_at"] = facts["epochs"]
     write_scores(folder, settings, dataset, network, device, ("val", "test"), facts)
     return fitted.best_value
 
@@ -106,9 +110,12 @@ def train_stage(
     loss = instantiate("loss", settings["loss"], class_counts=counts.tolist())
     set_seeds(settings["seed"])
     network = build_network(settings["model"], dataset)
-    resume = resume and (folder / "checkpoints" / "last.pt").exists()
+    if resume and not (folder / "checkpoints" / "last.pt").exists():
+        log.info("%s: nothing to resume here, the stage starts anew", folder)
+        resume = False
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not resume:
-        start_weights(network, settings["model"].get("weights"), start)
+        start_weights(network, settings["model"].get("weights"), start, folder)
     count = parameter_counts(network)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
     sizes = " / ".join(f"{len(split):,}" for split in dataset.splits().values())
@@ -120,7 +127,6 @@ def train_stage(
         device,
         amp,
     )
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
         runs.write_split(folder / "split.csv", dataset)
@@ -142,6 +148,8 @@ def train_stage(
         place=trainer["data"],
         **{key: trainer[key] for key in LOOP},
     )
+    if fitted.pruned:
+        dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})
     return fitted, network, dataset, device
 
 
@@ -159,10 +167,9 @@ def preview(settings: Mapping[str, Any], folder: Path) -> list[Path]:
         rule = instantiate("schedule", settings["schedule"])
         optimizer = instantiate("optimizer", settings["optimizer"])
         lr = optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
-        steps = len(batch_cuts(len(draws[0]), settings["trainer"]["batch_size"]))
-        epochs = settings["trainer"]["epochs"]
-        if settings["trainer"]["max_steps"] is not None:
-            epochs = min(epochs, -(-settings["trainer"]["max_steps"] // steps))
+        trainer = settings["trainer"]
+        steps = len(batch_cuts(len(draws[0]), trainer["batch_size"]))
+        epochs = epochs_within(trainer["epochs"], trainer["max_steps"], steps)
         curve = schedule.rates(rule, lr, epochs=epochs, steps=steps)
         name = str(settings["schedule"]["_target_"]).rpartition(".")[2]
         path = folder / "schedule.png"
@@ -198,19 +205,51 @@ def augment_picture(
     return path
 
 
-def start_weights(network: nn.Module, weights: str | None, start: Path | None) -> None:
-    """Load what the training starts from: model.weights, or the best weights of a run."""
+def start_weights(
+    network: nn.Module, weights: str | None, start: Path | None, folder: Path
+) -> None:
+    """Load what the training starts from: model.weights, or the best weights of a run.
+
+    transferred.txt in `folder` then says what became of each tensor.
+    """
     if start is not None:
         weights = str(start / "checkpoints" / "best.pt")
     if not weights:
         return
-    log.info(load_weights(network, weights).text())
+    loaded = load_weights(network, weights)
+    log.info(loaded.text())
+    runs.write_text(folder / "transferred.txt", transferred(network, loaded))
     imagenet = start is None and hasattr(network, "statistics")
     if imagenet and not hasattr(network, "input_mean"):
         log.info(
             "The network sees pixels in [0, 1]. If these weights were trained on ImageNet's "
             "normalisation, set model.normalise=true"
         )
+
+
+def transferred(network: nn.Module, loaded: Loaded) -> str:
+    """A line a tensor of the network: name, shape, carried over or drawn anew and why."""
+    fates = {
+        **dict.fromkeys(loaded.matched, "carried over"),
+        **dict.fromkeys(loaded.grey, "carried over, summed over RGB"),
+        **dict.fromkeys(loaded.other_shape, "drawn anew: has another shape there"),
+        **dict.fromkeys(loaded.missing, "drawn anew: is not there"),
+    }
+    state = network.state_dict()
+    numbers = {name: tensor.numel() for name, tensor in state.items()}
+    carried = sum(numbers[name] for name in loaded.matched)
+    width = max(map(len, state)) + 2
+    lines = [
+        f"From {loaded.source}:",
+        f"{len(loaded.matched)} of {len(state)} tensors, {carried:,} of "
+        f"{sum(numbers.values()):,} numbers",
+        "",
+    ]
+    for name, tensor in state.items():
+        shape = "x".join(map(str, tensor.shape)) or "1"
+        lines.append(f"{name:<{width}}{shape:<18}{fates[name]}")
+    lines += [f"{name:<{width}}{'':<18}there, not in this network" for name in loaded.unused]
+    return "\n".join(lines) + "\n"
 
 
 def run_folder(key: str, folder: str) -> Path:
@@ -272,6 +311,9 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
     predicted = np.mean(found, axis=0)
     facts = members[0]
     marked: dict[str, str] = {}
+    if "pruned_at" in facts:
+        trained = runs.read_json(Path(settings["run"]) / "metrics.json")
+        marked["PRUNED"] = trained["marks"]["PRUNED"]
     if settings["ensemble"]:
         facts, marked = ensemble_facts(members)
         networks = dict.fromkeys(member["model"] for member in facts["members"])
@@ -283,6 +325,7 @@ def evaluate(settings: dict[str, Any], folder: Path) -> None:
         )
     facts["monitor"] = trainer["monitor"]
     own = marks(settings, dataset, facts["epochs"], name)
+    # Own marks stand first, and where a member has the same one, the own reason is what counts.
     marked = own | marked | own
     write_results(folder, settings, dataset, {name: predicted}, marked, facts)
     if explain:
@@ -319,6 +362,7 @@ def best_network(
         "best_epoch": best["epoch"],
         "epochs": trained.get("epochs", best["epoch"]),
         "evaluated_run": str(run),
+        **({"pruned_at": trained["pruned_at"]} if "pruned_at" in trained else {}),
     }
     return network.to(device), facts
 
@@ -328,7 +372,7 @@ def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype |
     device = devices.pick_device(trainer["device"])
     precision = devices.pick_precision(trainer["amp"], device)
     for key in ("epochs", "batch_size", "eval_batch_size", "threads", "accumulate", "max_steps",
-                "patience"):  # fmt: skip
+                "patience", "prune_after"):  # fmt: skip
         if trainer[key] is not None and trainer[key] < 1:
             raise ConfigError(f"trainer.{key}={trainer[key]}: must be 1 or more")
     if trainer["min_delta"] < 0:
@@ -389,10 +433,20 @@ def marks(
         found["PHANTOM"] = f"{len(data.train):,} synthetic training images (seed {source['seed']})"
     partial = list(data.partial) if source["kind"] == "disk" else []
     paper = settings["paper"] or {}
-    listed = any(settings["names"]["model"] in row["models"] for row in paper.get("rows", []))
-    budget = paper.get("epochs")
-    if listed and budget and epochs < budget:
-        partial.insert(0, f"{epochs:,} of {budget:,} epochs")
+    row, budget = paper.get("row"), paper.get("budget", "full")
+    if row and budget != "full":
+        nodes = [paper, *(r for r in paper["rows"] if row in (r.get("group"), r["label"]))]
+        if row.startswith("before: "):
+            nodes = [paper["before"][row.removeprefix("before: ")]]
+        scaled: dict[str, Any] = {}
+        for node in nodes:
+            scaled |= (node.get("budgets") or {}).get(budget) or {}
+        words = ", ".join(f"{k}={'null' if v is None else v}" for k, v in scaled.items())
+        partial.insert(0, f"budget {budget} ({words})")
+    model = settings["names"]["model"]
+    listed = row or any(model in (other.get("models") or ()) for other in paper.get("rows") or ())
+    if listed and paper.get("epochs") and epochs < paper["epochs"]:
+        partial.insert(0, f"{epochs:,} of {paper['epochs']:,} epochs")
     if partial:
         found["PARTIAL"] = "; ".join(partial)
     return found | dict(data.marks)

@@ -1,8 +1,9 @@
 """Batches for the loop: where a split's images live, and how they get to the device."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from medexp.config import one_of
 from medexp.data.base import Split
 from medexp.errors import ConfigError
 from medexp.evaluate import to_input
+from medexp.profile import untimed
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +56,27 @@ class Feed:
         return len(self.split)
 
     def batches(
-        self, order: Tensor, draws: Tensor, cuts: Sequence[tuple[int, int]]
+        self,
+        order: Tensor,
+        draws: Tensor,
+        cuts: Sequence[tuple[int, int]],
+        timed: Callable[[str], AbstractContextManager[None]] = untimed,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, target) of each cut (start, end) of the epoch's order (N,), with its draws (N, k).
 
-        x: (B, C, [D,] H, W) float32; target: (B,) int64; both on the device.
+        x: (B, C, [D,] H, W) float32; target: (B,) int64; both on the device. timed:
+        profile.Profile's, around the parts of the work.
         """
         on_device, draws = order.to(self.device), draws.to(self.device)
-        for (start, end), images in zip(cuts, self.stored(order, cuts), strict=True):
-            own = draws[start:end]
-            x = to_input(self.augment(images, own), self.channels_last)
-            yield self.mixed(x, on_device[start:end], own)
+        stored = self.stored(order, cuts)
+        for start, end in cuts:
+            with timed("data"):
+                images = next(stored)
+            with timed("augmentation"):
+                own = draws[start:end]
+                x = to_input(self.augment(images, own), self.channels_last)
+                batch = self.mixed(x, on_device[start:end], own)
+            yield batch
 
     def stored(self, order: Tensor, cuts: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
         """The stored images (B, H, W, C) of each cut on the device: copies."""

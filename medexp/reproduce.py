@@ -31,6 +31,7 @@ NO_NUMBER = (
     "trainer.threads",
     "trainer.data",
     "trainer.profile",
+    "trainer.cache_features",
 )
 OVERRIDE = re.compile(r"[+]{0,2}[\w./@:]+=")
 REPEATED = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
@@ -110,7 +111,8 @@ def plan(
             run = {**start["run"], **((start.get("budgets") or {}).get(budget) or {})}
             jobs += _jobs(name, run, fixed, named, root, starts, before=True)
     for key, own_run in rows.items():
-        run = {**paper.base, **own_run, **(paper.budgets.get(budget) or {})}
+        small = next(row.budgets.get(budget) or {} for row in paper.rows if row.key == key)
+        run = {**paper.base, **own_run, **(paper.budgets.get(budget) or {}), **small}
         jobs += _jobs(key, run, fixed, named, root, starts)
     return _distinct(jobs)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medexp import checkpoint, metrics, progress, schedules
+from medexp import checkpoint, features, metrics, progress, schedules
 from medexp.augment import Augment
 from medexp.config import Stage, one_of
-from medexp.data.base import Dataset
+from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.evaluate import predict, probabilities
 from medexp.feed import Feed
 from medexp.losses import class_logits
+from medexp.profile import Profile
+from medexp.pruning import hopeless
 from medexp.runs import write_csv
 from medexp.sampling import Sampling, Shuffle
 from medexp.stages import (
@@ -46,12 +48,16 @@ log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has th
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is left of the training: the network holds the best epoch's weights."""
+    """What is left of the training: the network holds the best epoch's weights.
+
+    pruned: why it ended before its time, as pruning.hopeless says; None: it did not.
+    """
 
     best_epoch: int
     best_value: float
     history: list[dict[str, Any]]
     seconds: float
+    pruned: str | None = None
 
 
 def fit(
@@ -73,15 +79,19 @@ def fit(
     seed: int,
     sampling: Sampling | None = None,
     place: str = "auto",
+    cache_features: str = "auto",
     stages: Mapping[str, Stage] | None = None,
     switch_at: int | None = None,
     switch_to: Sequence[str] = (),
     max_steps: int | None = None,
     patience: int | None = None,
     min_delta: float = 0.0,
+    prune_after: int | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
     ema: float = 0.0,
+    compile: bool = False,
+    profile: bool = False,
     earlier: Sequence[dict[str, Any]] = (),
     resume: bool = False,
 ) -> Fitted:
@@ -92,14 +102,17 @@ def fit(
     of the epochs before) that it takes; loss: (logits, labels) -> mean over the batch.
     precision: the autocast dtype, None for float32. Parameters stay float32.
     sampling: which images an epoch consists of; None: each once. place: where the images live, as
-    feed.Feed says.
+    feed.Feed says; cache_features: whether what frozen stages make of them is, as features.shown
+    says.
     stages: learning rate, L1, L2 and freezing by stage; from iteration switch_at on only the stages
     in switch_to train. The reported loss is `loss` alone; L1 and L2, which have a column of their
     own, and auxiliary heads are part of what is minimised only.
     max_steps: iterations in all, the last epoch is cut short; patience: epochs without a gain of
-    min_delta in the monitor after which it ends. clip_norm: of all gradients together. accumulate:
-    parts that a batch is computed in. ema: decay of an exponential moving average of the weights,
-    which then is what is validated and kept.
+    min_delta in the monitor after which it ends; prune_after: epochs after which a job of a sweep
+    ends where pruning.hopeless says so. clip_norm: of all gradients together. accumulate: parts
+    that a batch is computed in. ema: decay of an exponential moving average of the weights, which
+    then is what is validated and kept. compile: train by torch.compile. profile: write profile/ of
+    some steps.
     earlier: rows of the history of a stage of training before this one.
 
     All that chance decides in an epoch follows from (seed, epoch), and all else that a resumed run
@@ -119,31 +132,26 @@ def fit(
     check_groups(optim)
     initial_rate = [group["lr"] for group in optim.param_groups]
     aux_weight = getattr(network, "aux_weight", 0.0)
+    autocast = partial(torch.autocast, device.type, dtype=precision, enabled=precision is not None)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     average = averaged(network, ema) if ema else None
+    if clip_norm is not None and not clip_norm > 0:
+        raise ConfigError(f"trainer.clip_norm={clip_norm}: must be above 0, or null for no limit")
     # Class weights are of the training loss alone, as in Keras: val_loss is without them.
     plain = getattr(loss, "unweighted", loss)
     better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
 
     sampling = sampling or Shuffle()
-    feed = Feed(
-        data.train,
-        device,
-        augment,
-        classes=len(data.classes),
-        place=place,
-        channels_last=channels_last,
-    )
     n = len(sampling.order(data.train.labels, torch.Generator()))
     cuts = batch_cuts(n, batch_size)
     steps = len(cuts)
-    if max_steps is not None:
-        epochs = min(epochs, -(-max_steps // steps))
+    epochs = epochs_within(epochs, max_steps, steps)
     losses, hits = torch.zeros(steps, device=device), torch.zeros((), device=device)
     penalties = torch.zeros((), device=device)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "value": None}
     first_epoch = first_step = 0
+    pruned: str | None = None
     seconds = 0.0  # of training and validation, over all sessions of the run
     last_path, best_path = run / "checkpoints/last.pt", run / "checkpoints/best.pt"
 
@@ -186,15 +194,46 @@ def fit(
         checkpoint.save(state, last_path)
 
     with (
+        features.shown(
+            cache_features,
+            network,
+            data.train,
+            data.val,
+            run / "features",
+            stages=stages,
+            later=later,
+            augment=augment,
+            epochs=epochs - first_epoch,
+            batch_sizes=(batch_size, eval_batch_size),
+            device=device,
+            autocast=autocast,
+            channels_last=channels_last,
+        ) as given,
         stop_requested() as stop,
         progress.Training(
             epochs=len(earlier) + epochs, images_per_epoch=n, done=len(earlier) + first_epoch
         ) as shown,
+        Profile(run / "profile" if profile else None, device) as profiler,
     ):
+        seconds += given.seconds
+        feed = Feed(
+            given.train,
+            device,
+            augment,
+            classes=len(data.classes),
+            place=place,
+            channels_last=channels_last,
+        )
+        forward = compiled(given.of(network)) if compile else given.of(network)
         for epoch in range(first_epoch, epochs):
             if patience and stopped(history, monitor, patience, min_delta):
                 log.info("Ended after epoch %d: no gain in %d epochs", epoch, patience)
                 break
+            if prune_after and len(history) >= prune_after:
+                pruned = hopeless(run, joined(earlier, history), monitor)
+                if pruned:
+                    log.info("Pruned: %s", pruned)
+                    break
             began = time.perf_counter()
             order, draws = epoch_draws(data.train.labels, augment, sampling, seed=seed, epoch=epoch)
             set_seeds(seed, epoch)
@@ -211,7 +250,8 @@ def fit(
             train_mode(network, now)
             clock = {"epochs": epochs, "steps": steps, "history": [r["val_loss"] for r in history]}
 
-            batches = feed.batches(order, draws, cuts[step_from:until])
+            batches = feed.batches(order, draws, cuts[step_from:until], profiler.timed)
+            batches = profiler.watch(batches, until - step_from)
             for step, (x, target) in enumerate(batches, start=step_from):
                 iteration = epoch * steps + step
                 if iteration == switch_at:
@@ -222,29 +262,30 @@ def fit(
                 optim.zero_grad(set_to_none=True)
                 for part, wanted in zip(x.chunk(accumulate), target.chunk(accumulate), strict=True):
                     share = len(wanted) / len(target)
-                    with torch.autocast(
-                        device.type, dtype=precision, enabled=precision is not None
-                    ):
-                        output = network(part)
-                    # A network with an auxiliary head (Inception) returns its logits too.
-                    logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-                    value = objective = loss(logits, wanted)
-                    for extra in auxiliary:
-                        objective = objective + aux_weight * loss(extra, wanted)
-                    if (extra_term := penalty(network, now)) is not None:
-                        objective = objective + extra_term
-                        penalties += extra_term.detach() * len(wanted)
-                    torch.autograd.backward(scaler.scale(objective * share))
+                    with profiler.timed("forward"):
+                        with autocast():
+                            output = forward(part)
+                        # A network with an auxiliary head (Inception) returns its logits too.
+                        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+                        value = objective = loss(logits, wanted)
+                        for extra in auxiliary:
+                            objective = objective + aux_weight * loss(extra, wanted)
+                        if (extra_term := penalty(network, now)) is not None:
+                            objective = objective + extra_term
+                            penalties += extra_term.detach() * len(wanted)
+                    with profiler.timed("backward"):
+                        torch.autograd.backward(scaler.scale(objective * share))
                     # Sums stay on the device: reading one here would make every step wait for it.
                     losses[step] += value.detach() * len(wanted)
                     hits += correct(logits.detach(), wanted)
-                if clip_norm is not None:
-                    scaler.unscale_(optim)
-                    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-                scaler.step(optim)
-                scaler.update()
-                if average:
-                    average.update_parameters(network)
+                with profiler.timed("optimizer"):
+                    if clip_norm is not None:
+                        scaler.unscale_(optim)
+                        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+                    scaler.step(optim)
+                    scaler.update()
+                    if average:
+                        average.update_parameters(network)
                 shown.step(len(target))
                 if stop():
                     seconds += time.perf_counter() - began
@@ -277,7 +318,9 @@ def fit(
                 "train_loss": losses.cpu().double().sum().item() / end,
                 "train_accuracy": hits.item() / end,
                 **({"train_penalty": penalties.item() / end} if penalized(stages) else {}),
-                **validate(kept, data, plain, device, eval_batch_size, channels_last),
+                **validate(
+                    given.of(kept), given.val, plain, device, eval_batch_size, channels_last
+                ),
                 "seconds": time.perf_counter() - began,
                 "images_per_s": (end - cuts[step_from][0] if step_from < until else 0) / trained,
             }
@@ -293,7 +336,12 @@ def fit(
             shown.epoch(row, monitor)
 
     network.load_state_dict(checkpoint.load(best_path, device)["model"])
-    return Fitted(best["epoch"], best["value"], history, seconds)
+    return Fitted(best["epoch"], best["value"], history, seconds, pruned)
+
+
+def epochs_within(epochs: int, max_steps: int | None, steps: int) -> int:
+    """The epochs that max_steps iterations begin, `epochs` at most; steps: of an epoch."""
+    return epochs if max_steps is None else min(epochs, -(-max_steps // steps))
 
 
 def rate_at(schedule: Callable[..., float], rate: float, **clock: Any) -> float:
@@ -305,6 +353,30 @@ def rate_at(schedule: Callable[..., float], rate: float, **clock: Any) -> float:
 @cache
 def parameters_of(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
+
+
+def compiled(network: nn.Module) -> Callable[[Tensor], Any]:
+    """The network's forward pass by torch.compile; parameters and their names stay as they are.
+
+    Every batch size and every choice of stages that train is compiled once, when it first comes.
+    Dropout draws what it draws without. Raises ConfigError where it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
+
+    torch.compiler.reset()  # else the jobs of a sweep count as one network that changes too often
+    run = torch.compile(network, dynamic=False, options={"fallback_random": True})
+
+    def forward(x: Tensor) -> Any:
+        try:
+            return run(x)
+        except TorchDynamoException as error:
+            raise ConfigError(
+                f"trainer.compile=true: {type(network).__name__} cannot be compiled here "
+                f"({str(error).splitlines()[0]}). It needs a C++ compiler and Python's headers, on "
+                "a GPU Triton too. Install them, or set trainer.compile=false"
+            ) from error
+
+    return forward
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
@@ -345,7 +417,7 @@ def joined(
 
 def validate(
     network: nn.Module,
-    data: Dataset,
+    val: Split,
     loss: Callable[[Tensor, Tensor], Tensor],
     device: torch.device,
     batch_size: int,
@@ -353,10 +425,10 @@ def validate(
 ) -> dict[str, float | None]:
     """val_loss and the headline metrics of the validation split, as columns of the history."""
     logits = predict(
-        network, data.val, device=device, batch_size=batch_size, channels_last=channels_last
+        network, val, device=device, batch_size=batch_size, channels_last=channels_last
     )
-    scores = metrics.quick(data.val.labels, probabilities(logits))
-    value = loss(torch.from_numpy(logits), torch.from_numpy(data.val.labels)).item()
+    scores = metrics.quick(val.labels, probabilities(logits))
+    value = loss(torch.from_numpy(logits), torch.from_numpy(val.labels)).item()
     return {"val_loss": value} | {f"val_{short}": score for short, score in scores.items()}
 
 

@@ -17,8 +17,8 @@ LAYERS = [
     {"train"},
     {"explain"},
     {"maps", "weights", "sources"},
-    {"feed"},
-    {"evaluate", "report", "progress", "compose", "summary"},
+    {"feed", "features"},
+    {"evaluate", "profile", "pruning", "report", "progress", "compose", "summary"},
     {"checkpoint", "runs", "device"},
     {
         "data",

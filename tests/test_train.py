@@ -1,6 +1,7 @@
 """The loop: exactness, interruption, what is drawn when."""
 
 import os
+import shutil
 import signal
 from functools import partial
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from medexp import augment, losses, sampling, schedules
+from medexp import augment, experiment, losses, sampling, schedules
 from medexp import train as training
 from medexp.config import ConfigError, Stage
 from medexp.data.base import Dataset, Split
@@ -238,6 +239,51 @@ def test_cuda_trains_to_the_same_place(tmp_path, precision):
     assert abs(cpu.best_value - gpu.best_value) < 0.05
 
 
+def rows_of(folder):
+    """history.csv without its times."""
+    return [row.split(",")[:-2] for row in (folder / "history.csv").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
+def test_compiled_it_trains_the_same(tmp_path, monkeypatch):
+    """Dropout, BatchNorm, average, parts, a switch of stages and a resume among it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    # Adam makes whole steps of the rounding in gradients that are zero (a bias before BatchNorm).
+    recipe = EVERYTHING | SGD
+    flips = augment.FlipsTurns()
+    plain, _ = fit(tmp_path / "plain", augment=flips, **recipe)
+    net, _ = fit(tmp_path / "compiled", augment=flips, **recipe, compile=True)
+    torch.testing.assert_close(weights(net), weights(plain), rtol=1e-4, atol=1e-5)
+    (header, *first), (_, *second) = rows_of(tmp_path / "plain"), rows_of(tmp_path / "compiled")
+    assert header.count("val_loss") == 1 and len(first) == 3
+    np.testing.assert_allclose(np.array(second, float), np.array(first, float), rtol=1e-3)
+    for name in ("best", "last"):
+        states = [
+            torch.load(tmp_path / run / f"checkpoints/{name}.pt", weights_only=True)
+            for run in ("plain", "compiled")
+        ]
+        assert list(states[0]["model"]) == list(states[1]["model"]) == list(plain.state_dict())
+    assert states[0]["average"].keys() == states[1]["average"].keys()
+    # Begun without and gone on with: a checkpoint is of the network, not of how it is run.
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "cut", augment=stop_after(8), **recipe)
+    again, _ = fit(tmp_path / "cut", network(), augment=flips, resume=True, **recipe, compile=True)
+    torch.testing.assert_close(weights(again), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_compiled_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    with pytest.raises(
+        ConfigError,
+        match=r"trainer.compile=true: Sequential cannot.*No working C\+\+ compiler.*compile=false",
+    ):
+        fit(tmp_path, linear(), compile=True)
+
+
 def linear():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
@@ -273,6 +319,12 @@ def test_clipping_is_torchs_over_all_gradients(tmp_path):
     torch.testing.assert_close(weights(net), weights(bare), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+def test_a_limit_of_the_gradients_that_leaves_nothing_is_refused(tmp_path, limit):
+    with pytest.raises(ConfigError, match=f"trainer.clip_norm={limit}: must be above 0, or null"):
+        fit(tmp_path, linear(), clip_norm=limit)
+
+
 def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
     """v <- d v + (1 - d) w after every step, from the first step's w on (torch's rule)."""
     seen = []
@@ -298,8 +350,12 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
     torch.testing.assert_close(
         torch.cat([p.detach().flatten() for p in net.parameters()]), kept[fitted.best_epoch - 1]
     )
-    with pytest.raises(ConfigError, match="trainer.ema=1.5: must lie between 0 and 1"):
-        fit(tmp_path / "x", linear(), ema=1.5)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
+def test_a_decay_that_is_none_is_refused(tmp_path, decay):
+    with pytest.raises(ConfigError, match=f"trainer.ema={decay}: must lie between 0 and 1"):
+        fit(tmp_path, linear(), ema=decay)
 
 
 @pytest.mark.parametrize(("limit", "epochs"), [(3, 1), (5, 1), (7, 2), (100, 3)])
@@ -315,6 +371,14 @@ def test_iterations_can_be_limited(tmp_path, limit, epochs):
     assert len(steps) == min(limit, 15) and len(fitted.history) == epochs
     row = (tmp_path / "history.csv").read_text().splitlines()[-1].split(",")
     assert 0 < float(row[2]) < 2  # the mean over the images that were seen
+
+
+@pytest.mark.parametrize(
+    ("epochs", "limit", "steps", "within"),
+    [(20, None, 5, 20), (20, 1, 5, 1), (20, 5, 5, 1), (20, 6, 5, 2), (20, 99, 5, 20), (3, 9, 1, 3)],
+)
+def test_the_epochs_that_iterations_begin(epochs, limit, steps, within):
+    assert training.epochs_within(epochs, limit, steps) == within
 
 
 def test_it_ends_where_nothing_is_gained(tmp_path):
@@ -383,3 +447,62 @@ def test_penalties_have_a_column_of_their_own(tmp_path):
     values = dict(zip(header, row, strict=True))
     assert float(values["train_penalty"]) == pytest.approx(expected.item(), rel=1e-5)
     assert float(values["train_loss"]) == pytest.approx(0.7, abs=0.2)
+
+
+def test_a_stage_without_a_checkpoint_says_that_it_starts_anew(medexp, toy):
+    """It was killed before its first epoch was done."""
+    run = toy("trainer.epochs=1")
+    (run / "checkpoints" / "last.pt").unlink()
+    before = (run / "history.csv").read_text().splitlines()
+    assert medexp("train", f"resume={run}", "trainer.epochs=2") == 0, medexp.err
+    assert f"{run}: nothing to resume here, the stage starts anew" in (run / "run.log").read_text()
+    after = (run / "history.csv").read_text().splitlines()
+    assert len(after) == 3
+    assert after[1].split(",")[:-2] == before[1].split(",")[:-2]  # all but the times
+
+
+def transfers(run):
+    """name -> (shape, fate) of transferred.txt, and its two lines above."""
+    source, counts, _, *lines = (run / "transferred.txt").read_text().splitlines()
+    return source, counts, {w[0]: (w[1], w[2]) for w in (line.split(maxsplit=2) for line in lines)}
+
+
+def test_a_table_says_what_was_carried_over(medexp, toy):
+    """From three classes to two: the head is drawn anew. Held against both checkpoints."""
+    first = toy("+dataset.classes=3", "trainer.epochs=1", "trainer.monitor=val_loss")
+    assert not (first / "transferred.txt").exists()
+    second = toy("model.width=8", "trainer.epochs=1", f"init_from={first}")
+    source, counts, found = transfers(second)
+    before, after = (
+        torch.load(run / "checkpoints/best.pt", weights_only=True)["model"]
+        for run in (first, second)
+    )
+    assert source == f"From {first}/checkpoints/best.pt:"
+    assert list(found) == list(after)
+    kept = [name for name in after if before[name].shape == after[name].shape]
+    for name, (shape, fate) in found.items():
+        assert shape == ("x".join(map(str, after[name].shape)) or "1")
+        assert fate == ("carried over" if name in kept else "drawn anew: has another shape there")
+    numbers = [sum(after[name].numel() for name in names) for names in (kept, after)]
+    assert (
+        counts == f"{len(kept)} of {len(after)} tensors, {numbers[0]:,} of {numbers[1]:,} numbers"
+    )
+    assert 0 < len(kept) < len(after)
+
+
+def test_what_is_on_one_side_only_is_in_the_table_too(tmp_path):
+    old, new = nn.Sequential(), nn.Sequential()
+    for net, norm in ((old, "before"), (new, "after")):
+        net.add_module("conv", nn.Conv2d(3 if net is old else 1, 2, 3))
+        net.add_module(norm, nn.BatchNorm2d(2))
+    torch.save(old.state_dict(), tmp_path / "old.pt")
+    experiment.start_weights(new, str(tmp_path / "old.pt"), None, tmp_path)
+    _, counts, found = transfers(tmp_path)
+    assert counts == "2 of 7 tensors, 20 of 29 numbers"
+    assert found["conv.weight"] == ("2x1x3x3", "carried over, summed over RGB")
+    assert found["after.weight"] == ("2", "drawn anew: is not there")
+    assert found["before.weight"] == ("there,", "not in this network")
+    assert len(found) == 7 + 5
+    (tmp_path / "none").mkdir()
+    experiment.start_weights(new, None, None, tmp_path / "none")
+    assert not list((tmp_path / "none").iterdir())

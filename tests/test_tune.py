@@ -174,6 +174,49 @@ def test_a_cross_ends_in_a_table_of_two(medexp):
     assert values == sorted(map(float, losses))
 
 
+# ---------------------------------------------------------------- hopeless jobs
+
+
+def epochs_of(run):
+    with (run / "history.csv").open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def test_a_hopeless_job_ends_early_and_says_so(medexp):
+    """Four jobs that learn, then one that cannot, and one with the first one's rate again."""
+    own = ("trainer.epochs=3", "trainer.prune_after=2", "trainer.monitor=val_loss", "seed=0")
+    rates = "optimizer.lr=0.1,0.11,0.12,0.13,1e-9,0.14"
+    assert medexp("train", "-m", *TOY, *own, rates) == 0, medexp.err
+    _, paths, _ = jobs()
+    *whole, hopeless, last = paths
+    assert [epochs_of(path) for path in (*whole, last)] == [[1, 2, 3]] * 5
+    assert epochs_of(hopeless) == [1, 2]
+    assert read(hopeless / "status.json")["state"] == "done"
+    scored = read(hopeless / "metrics.json")
+    assert scored["marks"]["PRUNED"].startswith("ended after epoch 2: its best val_loss 0.")
+    assert scored["test"]["n"] and scored["epochs"] == scored["pruned_at"] == 2
+    assert "PRUNED" in (hopeless / "table.md").read_text()
+    assert not any("PRUNED" in read(path / "metrics.json")["marks"] for path in (*whole, last))
+    assert medexp("eval", f"run={hopeless}", "--config-dir", MINE) == 0, medexp.err
+    (again,) = hopeless.glob("eval/*/metrics.json")
+    assert read(again)["marks"]["PRUNED"] == scored["marks"]["PRUNED"]
+    # Resumed it is judged by the same rule, without a step; told not to, it goes on.
+    again = ("train", f"resume={hopeless}", "--config-dir", MINE)
+    assert medexp(*again) == 0 and epochs_of(hopeless) == [1, 2], medexp.err
+    assert medexp(*again, "trainer.prune_after=null") == 0, medexp.err
+    assert epochs_of(hopeless) == [1, 2, 3]
+    assert "PRUNED" not in read(hopeless / "metrics.json")["marks"]
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [(["tune=tpe"], 3), (["tune=tpe_l2"], 3), (["tune=tpe", "trainer.prune_after=null"], None)],
+)
+def test_a_study_ends_hopeless_trials(words, epochs):
+    assert compose.compose(words)["trainer"]["prune_after"] == epochs
+    assert compose.compose([])["trainer"]["prune_after"] is None
+
+
 # ---------------------------------------------------------------- Optuna
 
 

@@ -33,6 +33,7 @@ class Standard(nn.Module):
     """
 
     statistics = IMAGENET_STATISTICS  # mean and standard deviation that the weights expect
+    leading = ("features",)  # the stages of `encode`: frozen, they see each image once
 
     def __init__(
         self, stages: Mapping[str, nn.Module], imagenet: str, renames: Mapping[str, str]
@@ -44,9 +45,19 @@ class Standard(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) float -> logits (N, num_classes)."""
-        for stage in self.children():
-            x = stage(x)
+        return self.classify(self.encode(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The features that `classify` makes logits of."""
+        for name in self.leading:
+            x = self.get_submodule(name)(x)
         return x
+
+    def classify(self, features: Tensor) -> Tensor:
+        for name, stage in self.named_children():
+            if name not in self.leading:
+                features = stage(features)
+        return features
 
 
 def alexnet(

@@ -52,6 +52,7 @@ class ViPTT(nn.Module):
 
     imagenet = "VGG16_Weights.IMAGENET1K_V1"
     renames = {"features.": "features."}  # noqa: RUF012  torchvision's VGG has these names
+    leading = ("colour", "features")  # the stages of `encode`
 
     def __init__(
         self,
@@ -92,20 +93,27 @@ class ViPTT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, D, H, W) or (N, C, H, W) float -> logits (N, num_classes)."""
+        return self.classify(self.encode(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, C, D, H, W) or (N, C, H, W) float -> what the VGG sees in each slice (N, D, 512)."""
         if x.ndim == 4:
             x = x.unsqueeze(2)  # (N, C, 1, H, W)
         n, depth = x.shape[0], x.shape[2]
         slices = x.transpose(1, 2).flatten(0, 1)  # (N * D, C, H, W)
-        encoded = torch.cat([self._encode(part) for part in torch.split(slices, self.chunk)])
-        sequence = encoded.view(n, depth, -1)  # (N, D, 512)
+        encoded = torch.cat([self._of_slices(part) for part in torch.split(slices, self.chunk)])
+        return encoded.view(n, depth, -1)
+
+    def classify(self, sequence: Tensor) -> Tensor:
+        """(N, D, 512) -> logits (N, num_classes)."""
         # Float32: the recurrence is long and small, and PyTorch's casts differ between devices.
-        meta = x.device.type == "meta"  # autocast knows no such device
-        with nullcontext() if meta else torch.autocast(x.device.type, enabled=False):
+        meta = sequence.device.type == "meta"  # autocast knows no such device
+        with nullcontext() if meta else torch.autocast(sequence.device.type, enabled=False):
             steps, _ = self.recurrent(sequence.float())  # (N, D, units)
         logits: Tensor = self.head(self.dense(steps[:, -1]))
         return logits
 
-    def _encode(self, slices: Tensor) -> Tensor:
+    def _of_slices(self, slices: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, 512), keeping no more for the backward pass than it needs."""
 
         def run(part: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class PaperRow:
 
     run: KEY -> VALUE, what the command line of the run behind it sets. models: networks whose runs
     stand in this row if they name no row of their own. class_name: the class that `{class}` in a
-    column's metric means. group: rows of one group stand for one run (a row a class).
+    column's metric means. group: rows of one group stand for one run (a row a class). budgets: as
+    the table's, laid over them for this row alone.
     """
 
     label: str
@@ -44,6 +45,7 @@ class PaperRow:
     run: Mapping[str, Any] = field(default_factory=dict)
     class_name: str | None = None
     group: str | None = None
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -88,7 +90,7 @@ class Paper:
 CHOICES = ("budget", "only", "row")
 _KEYS = {"paper": (*Paper.__dataclass_fields__, *CHOICES)}
 _KEYS["column"] = tuple(Column.__dataclass_fields__)
-_KEYS["row"] = ("label", "models", "reported", "run", "class", "group")
+_KEYS["row"] = ("label", "models", "reported", "run", "class", "group", "budgets")
 
 
 def parse_paper(node: Mapping[str, Any]) -> Paper:
@@ -162,6 +164,7 @@ def _row(node: Mapping[str, Any]) -> PaperRow:
         run=node.get("run") or {},
         class_name=node.get("class"),
         group=node.get("group"),
+        budgets=node.get("budgets") or {},
     )
 
 
