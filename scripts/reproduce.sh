@@ -16,14 +16,14 @@ done
 shift
 
 usage() {
-  echo "usage: scripts/reproduce_$paper.sh [--budget smoke|quick|full] [--source disk|phantom]"
-  echo "         [--out DIR] [KEY=VALUE...]"
-  echo "Runs ${tables[*]} and writes DIR/index.html."
-  echo "  --budget   full (default): as the paper; quick: up to hours; smoke: does it run?"
-  echo "  --source   disk (default): the data set under \$MEDEXP_DATA, or data/ in the checkout;"
+  echo "usage: scripts/reproduce_$paper.sh [--budget smoke|quick|full]"
+  echo "         [--source disk|phantom] [--out DIR] [KEY=VALUE...]"
+  echo "Runs ${tables[*]}; DIR/index.html is the page."
+  echo "  --budget   full (default): as the paper; quick: less; smoke: does it run?"
+  echo "  --source   disk (default): below \$MEDEXP_DATA, or data/ of the checkout;"
   echo "             phantom: synthetic images in its place, marked PHANTOM everywhere"
   echo "  --out      default: outputs/papers/$paper-BUDGET-SOURCE in the checkout"
-  echo "  KEY=VALUE  of every run, as behind medexp train: seed=0,1,2 trainer.device=cuda:1"
+  echo "  KEY=VALUE  of every run, as behind medexp train: seed=0,1,2"
 }
 
 budget=full source=disk out='' extra=()

@@ -6,7 +6,12 @@ here=$(dirname "${BASH_SOURCE[0]}")
 for argument in "$@"; do
   case $argument in
     --out | --out=*) echo "--out: of one paper; leave it out here" >&2; exit 2 ;;
-    -h | --help) exec "$here/reproduce_ldct.sh" --help ;;
+    -h | --help)
+      echo "usage: scripts/reproduce_all.sh [--budget smoke|quick|full]"
+      echo "         [--source disk|phantom] [KEY=VALUE...]"
+      echo "All five papers, as scripts/reproduce_PAPER.sh --help says of each."
+      exit 0
+      ;;
   esac
 done
 failed=()

@@ -13,8 +13,10 @@ from tests.conftest import MINE, read
     reason='the launcher is not here: pip install "medexp[parallel]"',
 )
 def test_jobs_side_by_side_give_the_numbers_of_one_after_another(medexp):
-    sweep = ("train", "-m", "--config-dir", MINE, "dataset=toy", "model=toynet", "dataset.n=32",
-             "trainer.epochs=2", "trainer.resamples=9", "trainer.threads=1", "seed=0,1")  # fmt: skip
+    sweep = (
+        *("train", "-m", "--config-dir", MINE, "dataset=toy", "model=toynet", "dataset.n=32"),
+        *("trainer.epochs=2", "trainer.resamples=20", "trainer.threads=1", "seed=0,1"),
+    )
     assert medexp(*sweep, "hydra.sweep.dir=one") == 0, medexp.err
     beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=two")
     assert medexp(*sweep, *beside) == 0, medexp.err
