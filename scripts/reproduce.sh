@@ -18,7 +18,7 @@ shift
 usage() {
   echo "usage: scripts/reproduce_$paper.sh [--budget smoke|quick|full]"
   echo "         [--source disk|phantom] [--out DIR] [KEY=VALUE...]"
-  echo "Runs ${tables[*]}; DIR/index.html is the page."
+  echo "Runs ${tables[*]}; DIR/index.html is the page." | fold -s -w 80
   echo "  --budget   full (default): as the paper; quick: less; smoke: does it run?"
   echo "  --source   disk (default): below \$MEDEXP_DATA, or data/ of the checkout;"
   echo "             phantom: synthetic images in its place, marked PHANTOM everywhere"
