@@ -206,6 +206,21 @@ def compose(overrides: Sequence[str], arguments: Sequence[str] = ()) -> dict[str
         return resolved(config)
 
 
+def compose_node(group: str, option: str, arguments: Sequence[str] = ()) -> Any:
+    """The resolved node of one option of a group, without the rest of a config.
+
+    For options that refer to no other group; faster than `compose`.
+    """
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name="of_group", node={"defaults": [{group: option}, "_self_"]})
+    overrides = []
+    if folder := option_after(arguments, "--config-dir"):
+        overrides.append(f"hydra.searchpath=[file://{Path(folder).resolve()}]")
+    with explained(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = hydra.compose("of_group", overrides)
+        return OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+
+
 def resolved(config: Any) -> dict[str, Any]:
     """A composed config as plain data, interpolations resolved."""
     with explained():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp.audit import Count, Finding, findings
-from medexp.compose import compose, options
+from medexp.compose import compose, compose_node, options
 from medexp.config import nearest
 from medexp.errors import ConfigError, MedexpError
 from medexp.listing import model_layers, model_row, parser, print_rich, rich_table
@@ -51,7 +51,7 @@ def paper_nodes(arguments: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Option -> its `paper` node, as a run has it in its config.yaml."""
     found = {}
     for name in options("paper", arguments):
-        found[name] = compose([f"paper={name}"], arguments)["paper"]
+        found[name] = compose_node("paper", name, arguments)
         if not isinstance(found[name], dict):
             raise ConfigError(f"paper={name}: composes to no table")
     return found
@@ -127,10 +127,13 @@ def print_papers(rows: Sequence[Mapping[str, Any]]) -> None:
 # ---------------------------------------------------------------- the audit
 
 
-def audit_of_paper(citation: str, arguments: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The findings in all tables of one paper, which is known by its citation."""
-    nodes = paper_nodes(arguments).values()
-    return audit_of([node for node in nodes if node.get("citation") == citation], arguments)
+def audit_of_table(node: Mapping[str, Any], arguments: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The findings in a table and in its paper as a whole: the option named like the data set."""
+    nodes = [node]
+    if (name := str(node["dataset"])) in options("paper", arguments):
+        whole = compose_node("paper", name, arguments)
+        nodes += [whole] if whole.get("citation") == node["citation"] else []
+    return audit_of(nodes, arguments)
 
 
 def audit_of(

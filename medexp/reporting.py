@@ -85,7 +85,7 @@ def finish_paper(folder: Path) -> int:
         if path.suffix != ".svg":
             print(path)
     own = os.environ.get("MEDEXP_CONFIG_DIR")
-    found = papers.audit_of_paper(node["citation"], ["--config-dir", own] if own else [])
+    found = papers.audit_of_table(node, ["--config-dir", own] if own else [])
     write_text(folder / "audit.json", json.dumps(found, indent=2) + "\n")
     print(write_page([folder], folder / "index.html"))
     return verdict(runs)

@@ -326,9 +326,11 @@ def test_a_papers_own_tables_are_found_once(nodes):
     both = papers.audit_of([nodes["ldct_table1"], nodes["ldct_table1"]])
     assert both == papers.audit_of([nodes["ldct_table1"]])
     assert json.loads(json.dumps(both)) == both
-    whole = papers.audit_of_paper(nodes["ldct_table1"]["citation"])
-    assert {one["where"].partition(",")[0] for one in whole} >= {"Table 1", "Table 2", "Abstract"}
-    assert all(one in whole for one in both)
+    whole = papers.audit_of_table(nodes["ldct_table2"])
+    assert {one["where"].partition(",")[0] for one in whole} >= {"Table 2", "Abstract"}
+    assert all(one in whole for one in papers.audit_of([nodes["ldct_table2"], nodes["ldct"]]))
+    alone = papers.audit_of_table(nodes["ldct_table2"] | {"citation": "of another"})
+    assert {one["where"].partition(",")[0] for one in alone} == {"Table 2"}
 
 
 OTHER = {
