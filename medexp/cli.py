@@ -186,6 +186,10 @@ def train(arguments: list[str]) -> int:
         primary = compose.primary_of_run("resume", folder, arguments, settings)
     several = "-m" in arguments or "--multirun" in arguments
     paper = compose.override_of(arguments, "paper")
+    known = compose.options("paper", arguments)
+    if paper not in (None, "null", *known) and "," not in str(paper):
+        # train.yaml's own choice is optional, so that Hydra would take none without a word.
+        raise ConfigError(f"paper={paper}: no such option. {nearest(str(paper), known)}")
     if several and paper not in (None, "null"):
         return run_jobs(
             primary, of_paper(str(paper), arguments), train_work, reporting.finish_paper

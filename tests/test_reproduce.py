@@ -222,6 +222,9 @@ def test_what_does_not_go_with_a_table_is_refused(table, medexp):
     assert "paper.budget: of the rows of a table. Add -m" in medexp.err
     assert medexp("train", "-m", "paper=pcam,ldct") == 2
     assert "one table at a time" in medexp.err
+    for several in ([], ["-m"]):
+        assert medexp("train", *several, "paper=pcam_tabel4") == 2
+        assert "paper=pcam_tabel4: no such option. Did you mean 'pcam_table4'?" in medexp.err
     assert table("paper.budget=tiny") == 2
     assert "paper.budget=tiny: no such choice" in medexp.err
 

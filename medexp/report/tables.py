@@ -6,6 +6,7 @@ that failed, still run or have no scores are lines with their state, rows withou
 the reason is a footnote. Repeats of one experiment (`repeats`) are a line each, then their mean.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -331,10 +332,15 @@ def _row_notes(not_run: Sequence[PaperRow], left_out: Sequence[PaperRow]) -> lis
 
 
 def _state_notes(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
+    """A line for each state and reason of the runs that are not done."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.state != "done":
+            alike.setdefault(f"{run.state}{_because(run)}", []).append(run)
     return [
-        f"{names[run.path]} {run.state}{_because(run)} ({run.path})"
-        for run in runs
-        if run.state != "done"
+        f"{', '.join(names[run.path] for run in members)} {said} "
+        f"({os.path.commonpath([run.path for run in members])})"
+        for said, members in alike.items()
     ]
 
 

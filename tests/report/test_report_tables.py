@@ -497,3 +497,15 @@ def test_a_run_of_another_data_set_is_not_compared_by_its_row_either(make_run: M
 
 def test_find_runs_feeds_tables(sweep: list[Run]) -> None:
     assert len(find_runs([sweep[0].path.parent])) == len(sweep)
+
+
+def test_runs_that_failed_alike_are_one_footnote(make_run: MakeRun, tmp_path: Path) -> None:
+    reason = "pcam not found in data/pcam"
+    failed = [
+        load_run(make_run(f"s/{i}", model=f"native{i}", state="failed", reason=reason))
+        for i in (1, 2)
+    ]
+    other = load_run(make_run("s/3", model="native3", state="failed", reason="The loss is nan"))
+    (table,) = tables([*failed, other])
+    assert f"native1, native2 failed: {reason} ({tmp_path / 's'})" in table.footnotes
+    assert f"native3 failed: The loss is nan ({tmp_path / 's/3'})" in table.footnotes
