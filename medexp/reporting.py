@@ -24,6 +24,7 @@ def report(arguments: list[str]) -> int:
     )
     p.add_argument("folders", nargs="+", metavar="DIR", type=Path)
     p.add_argument("--page", metavar="FILE", type=Path, help="write one HTML page of all of them")
+    p.add_argument("--figures", metavar="DIR", type=Path, help="put its PNG files on the page too")
     given = p.parse_intermixed_args(arguments)
     files = [path for path in given.folders if path.suffix == ".json"]
     folders = [path for path in given.folders if path not in files]
@@ -31,7 +32,8 @@ def report(arguments: list[str]) -> int:
         render_again(path)
     show(folders)
     if given.page:
-        print(write_page(folders, given.page))
+        more = sorted(given.figures.glob("*.png")) if given.figures else []
+        print(write_page(folders, given.page, more))
     return 0
 
 
@@ -99,10 +101,11 @@ def verdict(runs: Sequence[Any]) -> int:
     return 1 if failed else 0
 
 
-def write_page(folders: Sequence[Path], path: Path) -> Path:
+def write_page(folders: Sequence[Path], path: Path, more: Sequence[Path] = ()) -> Path:
     """One page of all runs in the folders, with the figures and audits that lie in the folders.
 
-    Where there are no figures, curves and ROC of the runs are drawn over one another for it.
+    Where there are no figures, curves and ROC of the runs are drawn over one another for it. more:
+    PNG files to be shown behind the figures.
     """
     from medexp.report import compare, figures, load, page, tables
 
@@ -126,5 +129,5 @@ def write_page(folders: Sequence[Path], path: Path) -> Path:
             tables=tables.tables(runs),
             audit=list({json.dumps(one): one for one in findings}.values()),
             comparisons=compare.compare_runs(runs),
-            figures=drawn,
+            figures=[*drawn, *more],
         )

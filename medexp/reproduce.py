@@ -10,7 +10,9 @@ import re
 import shutil
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,15 @@ def plan(
         small = next(row.budgets.get(budget) or {} for row in paper.rows if row.key == key)
         run = {**paper.base, **own_run, **(paper.budgets.get(budget) or {}), **small}
         jobs += _jobs(key, run, fixed, named, root, starts)
-    return _distinct(jobs)
+    jobs = _distinct(jobs)
+    for place, job in enumerate(jobs):
+        for other in jobs[:place]:
+            if job.folder == other.folder:
+                raise ConfigError(
+                    f"paper: rows {other.row!r} and {job.row!r} of {paper.table} would lie in one "
+                    f"folder, {job.folder}. Give one of them another label"
+                )
+    return jobs
 
 
 def _jobs(
@@ -240,7 +250,13 @@ def state_of(folder: Path, settings: Mapping[str, Any]) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of a run."""
-    content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    file = folder / "config.yaml"
+    return _read_config(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # each row of a table looks through the runs of the others
+def _read_config(file: Path, changed: int) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
 
 
@@ -276,7 +292,7 @@ def find_twin(root: Path, settings: Mapping[str, Any], paper: Mapping[str, Any])
 def take(twin: Path, folder: Path, config: str, overrides: Sequence[str]) -> None:
     """Make `folder` the run of `twin` under its own name: the config and command line of its row.
 
-    Big files are links where the file system has them. provenance.json says what it was taken from.
+    Weights are links where the file system has them. provenance.json says what it was taken from.
     """
     unfinished = folder.with_name(f".{folder.name}.taken")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -291,10 +307,12 @@ def take(twin: Path, folder: Path, config: str, overrides: Sequence[str]) -> Non
 
 
 def link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    """Weights are only ever replaced; a log is added to, so that a link would change both runs."""
+    if source.endswith(".pt"):
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 def set_aside(folder: Path) -> Path:

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # What the five scripts beside this one share: the tables and figures of one paper, then one page.
-#   scripts/reproduce.sh PAPER TABLE... -- [--budget smoke|quick|full] [--source disk|phantom]
-#                                          [--out DIR] [KEY=VALUE...]
+#   scripts/reproduce.sh PAPER TABLE... [explain=TABLE/ROW:KIND] [explore=DATASET] --
+#       [--budget smoke|quick|full] [--source disk|phantom] [--out DIR] [KEY=VALUE...]
+# explain: pictures by `medexp eval` of one row's run; explore: figures by `medexp data explore`.
 # A second call with the same options takes what is done, goes on with what was cut short and makes
 # again what failed.
 set -uo pipefail
 
 paper=$1
 shift
-tables=()
+tables=() looks=()
 while [[ $# -gt 0 && $1 != -- ]]; do
-  tables+=("$1")
+  if [[ $1 == *=* ]]; then looks+=("$1"); else tables+=("$1"); fi
   shift
 done
 shift
@@ -64,7 +65,22 @@ for table in "${tables[@]}"; do
 done
 
 [[ ${#folders[@]} -gt 0 ]] || exit 1
-"$medexp" report "${folders[@]}" --page "$out/index.html" || exit 1
+pictures=()
+for look in ${looks[@]+"${looks[@]}"}; do
+  what=${look#*=}
+  if [[ $look == explore=* ]]; then
+    small=() # as many phantoms as the tables' smoke budgets take
+    [[ $budget != smoke ]] || small=(source.size=80 dataset.size=80)
+    [[ -d $out/data ]] || "$medexp" data explore "dataset=$what" "source=$source" \
+      ${small[@]+"${small[@]}"} --out "$out/data" || failed+=("$look")
+    pictures=(--figures "$out/data")
+  else
+    run=$out/${what%:*}
+    [[ -d $run/eval || ! -f $run/metrics.json ]] ||
+      "$medexp" eval "run=$run" "explain=${what#*:}" explain.n=6 || failed+=("$look")
+  fi
+done
+"$medexp" report "${folders[@]}" --page "$out/index.html" ${pictures[@]+"${pictures[@]}"} || exit 1
 if [[ ${#failed[@]} -gt 0 ]]; then
   echo "not all runs are done in: ${failed[*]}; the same command makes them again" >&2
   exit 1

@@ -95,6 +95,11 @@ def test_rows_of_one_group_share_a_job():
         ({}, {"only": ["smal"]}, r"paper\.only=smal: no such row of Table 1. Did you mean 'small'"),
         ({"model": ["x"]}, {}, r"model: the rows of Table 1 set it.*paper\.only=\['small', "),
         ({}, {"node": NODE | {"rows": [{"label": "a"}]}}, r"Table 1 of Toys names no runs"),
+        (
+            {},
+            {"node": NODE | {"rows": [{"label": f"a{s}", "run": {"seed": s}} for s in "?!"]}},
+            r"rows 'a\?' and 'a!' of Table 1 would lie in one folder, a\.",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_refused(user, choices, message):

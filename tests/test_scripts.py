@@ -14,9 +14,13 @@ from tests.conftest import ROOT
 SCRIPTS = ROOT / "scripts"
 PAPERS = ("pcam", "ldct", "cervix", "leukaemia", "tbt")
 TABLES = {
-    paper: re.findall(r"\b[a-z]+_(?:table|fig)\d+\b", text.split("exec", 1)[1])
+    paper: re.findall(r" ([a-z]+_(?:table|fig)\d+)\b", text.split("exec", 1)[1])
     for paper in PAPERS
     for text in [(SCRIPTS / f"reproduce_{paper}.sh").read_text()]
+}
+PICTURES = {  # beside the tables' own figures
+    "cervix": ("data/*.png", "cervix_table5/CervixNet-1/eval/*/explain/*.png"),
+    "leukaemia": ("all_table2/Proposed-Model/eval/*/explain/*.png",),
 }
 
 
@@ -72,6 +76,8 @@ def test_a_paper_in_smoke_mode(paper, tmp_path):
         for one in content["tables"]:
             assert "PHANTOM" in " ".join(one["marks"]) and "PARTIAL" in " ".join(one["marks"])
             assert one["state"] == "done", (table, one["state"])
+    for pattern in PICTURES.get(paper, ()):
+        assert list((tmp_path / "here").glob(pattern)), (pattern, text)
     page = (tmp_path / "here" / "index.html").read_text()
     assert page.count("<table") > len(TABLES[paper]) and "PHANTOM" in page
     # Again: nothing is trained, and the tables are the same to the byte.
