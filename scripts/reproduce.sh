@@ -76,8 +76,11 @@ for look in ${looks[@]+"${looks[@]}"}; do
     pictures=(--figures "$out/data")
   else
     run=$out/${what%:*}
-    [[ -d $run/eval || ! -f $run/metrics.json ]] ||
+    if [[ ! -f $run/metrics.json ]]; then
+      echo "no ${what#*:} pictures: $run is not done, or its seeds have folders of their own" >&2
+    elif [[ ! -d $run/eval ]]; then
       "$medexp" eval "run=$run" "explain=${what#*:}" explain.n=6 || failed+=("$look")
+    fi
   fi
 done
 "$medexp" report "${folders[@]}" --page "$out/index.html" ${pictures[@]+"${pictures[@]}"} || exit 1
