@@ -27,6 +27,8 @@ def measure(name: str, device_name: str, seconds: float, changes: dict[str, obje
     channels, *size = about["input"]
     classes, batch = about.get("classes", 2), about["batch"]
     target = device.pick_device(device_name)
+    if target.type == "cpu":
+        device.keep_freed_memory()  # as medexp train does
     precision = device.pick_precision("auto", target)
     network = compose.instantiate(
         "model",

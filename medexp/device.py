@@ -1,7 +1,9 @@
 """What the machine has: the device, the precision it is fast in, the threads."""
 
+import ctypes
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,6 +15,8 @@ DEVICES = ("auto", "cuda", "cpu", "mps")
 # Before any run changes it: a job of a sweep must not inherit the threads of the one before.
 THREADS = torch.get_num_threads()
 PRECISIONS = ("auto", "off", "bf16", "fp16")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 2**30
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,3 +75,15 @@ def device_name(device: torch.device) -> str:
     cpu = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     name = cpu.group(1) if cpu else platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Have glibc hand freed memory to the next step, not to the system; elsewhere nothing is done.
+
+    By default every large tensor of a step on the CPU is mapped anew and its pages are cleared, a
+    tenth of the time of a small network's step. At most KEPT_BYTES stay unused at the heap's end.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # no libc, no mallopt: no glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)

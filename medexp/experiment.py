@@ -378,6 +378,8 @@ def set_machine(trainer: Mapping[str, Any]) -> tuple[torch.device, torch.dtype |
     if trainer["min_delta"] < 0:
         raise ConfigError(f"trainer.min_delta={trainer['min_delta']}: must be 0 or more")
     torch.set_num_threads(trainer["threads"] or devices.THREADS)
+    if device.type == "cpu":
+        devices.keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trainer["deterministic"])
     torch.backends.cudnn.benchmark = not trainer["deterministic"]

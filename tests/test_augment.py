@@ -32,6 +32,7 @@ from medexp.augment import (
     symmetries,
     values,
 )
+from medexp.augment.base import where
 from medexp.errors import ConfigError, MedexpError
 from tests.conftest import ROOT
 
@@ -616,6 +617,21 @@ def test_a_chain_is_its_steps_each_with_its_own_columns():
     for step, own in zip(steps, parts, strict=True):
         want = step(want, own)
     assert torch.equal(chain(images.clone(), draws), want)
+
+
+@pytest.mark.parametrize("width", [8, 7])  # with C = 3 and 5 rows: 120 bytes, words; 105, none
+def test_the_chosen_images_are_changed_whatever_their_bytes_and_layout(width):
+    images = torch.randint(0, 256, (6, 5, width, 3), dtype=torch.uint8)
+    chosen = torch.tensor([True, False, True, True, False, False])
+    want = images.clone()
+    for row in (0, 2, 3):
+        want[row] = torch.from_numpy(np.flip(images[row].numpy(), 1).copy())
+    layouts = (images.clone(), images.transpose(1, 2).contiguous().transpose(1, 2))
+    shifted = torch.zeros(images.numel() + 1, dtype=torch.uint8)[1:].view(images.shape)
+    for given in (*layouts, shifted.copy_(images)):
+        got = where(chosen, given, lambda x: x.transpose(1, 2).flip(1).transpose(1, 2))
+        assert torch.equal(got, want)
+    assert torch.equal(where(torch.zeros(6).bool(), images, lambda x: x.flip(1)), images)
 
 
 def test_a_chain_mixes_where_one_of_its_steps_does():

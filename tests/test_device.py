@@ -1,5 +1,9 @@
 """The choice of device and precision."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,3 +53,25 @@ def test_precision_by_generation_of_gpu(monkeypatch, capability, want):
 def test_fp16_is_not_for_the_cpu():
     with pytest.raises(ConfigError, match="trainer.amp=fp16: not for the CPU"):
         devices.pick_precision("fp16", CPU)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told")
+def test_freed_memory_is_used_again():
+    steps = """
+import resource, sys, torch
+from medexp.device import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(14):
+    if step == 4:
+        before = faults()
+    torch.ones(10**7)  # 40 MB, some 10,000 pages
+print(faults() - before)
+"""
+    plain, kept = (
+        int(subprocess.check_output([sys.executable, "-c", steps, how]))
+        for how in ("plain", "kept")
+    )
+    assert kept < 2_000 and plain > 10 * kept
