@@ -99,6 +99,7 @@ class Trainer:
     switch_at: int | None = None
     switch_to: list[str] = field(default_factory=list)
     compile: bool = False
+    graphs: str = "auto"
     profile: bool = False
     monitor: str = "val_auc"
     resamples: int = 1000

@@ -43,7 +43,7 @@ STAGE_GROUPS = (
 LOOP = (
     *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulate", "channels_last"),
     *("monitor", "patience", "min_delta", "clip_norm", "ema", "switch_at", "switch_to"),
-    *("prune_after", "cache_features", "compile", "profile"),
+    *("prune_after", "cache_features", "compile", "graphs", "profile"),
 )
 
 

@@ -23,6 +23,7 @@ from medexp.augment import Augment, Identity
 from medexp.config import Stage, one_of
 from medexp.data.arrays import bar
 from medexp.data.base import Split
+from medexp.device import generator_state
 from medexp.errors import ConfigError
 from medexp.evaluate import to_input
 from medexp.stages import train_mode
@@ -169,10 +170,6 @@ def unfit(
     if need > free / 2:
         return f"its features take {need / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free"
     return None
-
-
-def generator_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 @torch.inference_mode()

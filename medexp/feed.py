@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 PLACES = ("auto", "device", "stream")
 UPLOAD_BYTES = 2**26  # copied to the device at a time
+# Gathered and augmented at once on a GPU, where launching takes longer than a batch's own work. A
+# CPU works on what its caches hold.
+BLOCK_BYTES = {"cuda": 2**24}
 
 
 class Feed:
@@ -68,22 +71,35 @@ class Feed:
         profile.Profile's, around the parts of the work.
         """
         on_device, draws = order.to(self.device), draws.to(self.device)
-        stored = self.stored(order, cuts)
-        for start, end in cuts:
+        blocks = in_blocks(cuts, self.batches_of_block(cuts))
+        held = order if self.resident is None else on_device
+        stored = self.stored(held, [(block[0][0], block[-1][1]) for block in blocks])
+        for block in blocks:
+            first, last = block[0][0], block[-1][1]
             with timed("data"):
                 images = next(stored)
             with timed("augmentation"):
-                own = draws[start:end]
-                x = to_input(self.augment(images, own), self.channels_last)
-                batch = self.mixed(x, on_device[start:end], own)
-            yield batch
+                images = self.augment(images, draws[first:last])
+            for start, end in block:
+                with timed("augmentation"):
+                    x = to_input(images[start - first : end - first], self.channels_last)
+                    batch = self.mixed(x, on_device[start:end], draws[start:end])
+                yield batch
+
+    def batches_of_block(self, cuts: Sequence[tuple[int, int]]) -> int:
+        """How many batches are gathered and augmented together."""
+        if not cuts:
+            return 1
+        images = self.split.images
+        batch = (cuts[0][1] - cuts[0][0]) * images.nbytes // len(images)
+        return max(1, BLOCK_BYTES.get(self.device.type, 0) // batch)
 
     def stored(self, order: Tensor, cuts: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
         """The stored images (B, H, W, C) of each cut on the device: copies."""
         parts = [order[start:end] for start, end in cuts]
         if self.resident is not None:
             for index in parts:
-                yield self.resident.index_select(0, index.to(self.device))
+                yield self.resident.index_select(0, index)
         elif self.device.type == "cpu":
             # No thread ahead here: it would take the cores that the step computes on.
             yield from map(self.gather, parts)
@@ -116,6 +132,11 @@ class Feed:
         if self.held is not None:
             return self.held.index_select(0, index)
         return torch.from_numpy(self.split.images[index.numpy()])
+
+
+def in_blocks(cuts: Sequence[tuple[int, int]], count: int) -> list[Sequence[tuple[int, int]]]:
+    """The cuts, `count` at a time."""
+    return [cuts[start : start + count] for start in range(0, len(cuts), count)]
 
 
 def pick_place(split: Split, device: torch.device, place: str) -> str:

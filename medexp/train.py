@@ -25,21 +25,17 @@ from medexp import checkpoint, features, metrics, progress, schedules
 from medexp.augment import Augment
 from medexp.config import Stage, one_of
 from medexp.data.base import Dataset, Split
+from medexp.device import generator_state, set_generator_state
 from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.evaluate import predict, probabilities
 from medexp.feed import Feed
-from medexp.losses import class_logits
+from medexp.graphs import of_choice, own_stream
 from medexp.profile import Profile
 from medexp.pruning import hopeless
 from medexp.runs import write_csv
 from medexp.sampling import Sampling, Shuffle
-from medexp.stages import (
-    check_groups,
-    parameter_groups,
-    penalty,
-    switched,
-    train_mode,
-)
+from medexp.stages import check_groups, parameter_groups, switched, train_mode
+from medexp.step import Step, set_rate
 
 log = logging.getLogger(__name__)
 CLOCK = ("epoch", "iteration", "epochs", "steps", "history")  # what a schedule may ask for
@@ -91,6 +87,7 @@ def fit(
     accumulate: int = 1,
     ema: float = 0.0,
     compile: bool = False,
+    graphs: str = "auto",
     profile: bool = False,
     earlier: Sequence[dict[str, Any]] = (),
     resume: bool = False,
@@ -111,8 +108,8 @@ def fit(
     min_delta in the monitor after which it ends; prune_after: epochs after which a job of a sweep
     ends where pruning.hopeless says so. clip_norm: of all gradients together. accumulate: parts
     that a batch is computed in. ema: decay of an exponential moving average of the weights, which
-    then is what is validated and kept. compile: train by torch.compile. profile: write profile/ of
-    some steps.
+    then is what is validated and kept. compile: train by torch.compile. graphs: whether steps are
+    replays of CUDA graphs, as graphs.of_choice says. profile: write profile/ of some steps.
     earlier: rows of the history of a stage of training before this one.
 
     All that chance decides in an epoch follows from (seed, epoch), and all else that a resumed run
@@ -131,7 +128,6 @@ def fit(
     optim = optimizer(parameter_groups(network, stages, later))
     check_groups(optim)
     initial_rate = [group["lr"] for group in optim.param_groups]
-    aux_weight = getattr(network, "aux_weight", 0.0)
     autocast = partial(torch.autocast, device.type, dtype=precision, enabled=precision is not None)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     average = averaged(network, ema) if ema else None
@@ -158,7 +154,10 @@ def fit(
     if resume:
         state = checkpoint.load(last_path, device)
         network.load_state_dict(state["model"])
+        own = [{k: v for k, v in g.items() if k != "params"} for g in optim.param_groups]
         optim.load_state_dict(state["optimizer"])
+        for group, values in zip(optim.param_groups, own, strict=True):
+            group.update(values)  # the config's, which may be for another device by now
         scaler.load_state_dict(state["scaler"])
         if average:
             average.load_state_dict(state["average"])
@@ -214,6 +213,7 @@ def fit(
             epochs=len(earlier) + epochs, images_per_epoch=n, done=len(earlier) + first_epoch
         ) as shown,
         Profile(run / "profile" if profile else None, device) as profiler,
+        own_stream(device),
     ):
         seconds += given.seconds
         feed = Feed(
@@ -224,7 +224,18 @@ def fit(
             place=place,
             channels_last=channels_last,
         )
-        forward = compiled(given.of(network)) if compile else given.of(network)
+        plain_step = Step(
+            network,
+            compiled(given.of(network)) if compile else given.of(network),
+            loss,
+            optim,
+            autocast=autocast,
+            scaler=scaler,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            timed=profiler.timed,
+        )
+        train_on = of_choice(graphs, plain_step, device, compiled=compile, profiled=profile)
         for epoch in range(first_epoch, epochs):
             if patience and stopped(history, monitor, patience, min_delta):
                 log.info("Ended after epoch %d: no gain in %d epochs", epoch, patience)
@@ -258,34 +269,16 @@ def fit(
                     now = later
                     train_mode(network, now)
                 for group, rate in zip(optim.param_groups, initial_rate, strict=True):
-                    group["lr"] = rate_at(schedule, rate, epoch=epoch, iteration=iteration, **clock)
-                optim.zero_grad(set_to_none=True)
-                for part, wanted in zip(x.chunk(accumulate), target.chunk(accumulate), strict=True):
-                    share = len(wanted) / len(target)
-                    with profiler.timed("forward"):
-                        with autocast():
-                            output = forward(part)
-                        # A network with an auxiliary head (Inception) returns its logits too.
-                        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-                        value = objective = loss(logits, wanted)
-                        for extra in auxiliary:
-                            objective = objective + aux_weight * loss(extra, wanted)
-                        if (extra_term := penalty(network, now)) is not None:
-                            objective = objective + extra_term
-                            penalties += extra_term.detach() * len(wanted)
-                    with profiler.timed("backward"):
-                        torch.autograd.backward(scaler.scale(objective * share))
-                    # Sums stay on the device: reading one here would make every step wait for it.
-                    losses[step] += value.detach() * len(wanted)
-                    hits += correct(logits.detach(), wanted)
-                with profiler.timed("optimizer"):
-                    if clip_norm is not None:
-                        scaler.unscale_(optim)
-                        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-                    scaler.step(optim)
-                    scaler.update()
-                    if average:
-                        average.update_parameters(network)
+                    set_rate(
+                        group, rate_at(schedule, rate, epoch=epoch, iteration=iteration, **clock)
+                    )
+                totals = train_on(x, target, now)
+                # Sums stay on the device: reading one here would make every step wait for it.
+                losses[step] = totals.loss
+                hits += totals.hits
+                penalties += totals.penalty
+                if average:
+                    average.update_parameters(network)
                 shown.step(len(target))
                 if stop():
                     seconds += time.perf_counter() - began
@@ -300,7 +293,7 @@ def fit(
                 bad = int((~finite).int().argmax())
                 raise MedexpError(
                     f"The loss is {losses[bad].item()} at epoch {epoch + 1}, step {bad + 1} of "
-                    f"{steps} (learning rate {optim.param_groups[0]['lr']:g}). "
+                    f"{steps} (learning rate {float(optim.param_groups[0]['lr']):g}). "
                     f"Lower optimizer.lr or set trainer.amp=off. "
                     + (
                         f"{last_path} holds the last good epoch, {epoch}"
@@ -389,12 +382,6 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
 
 def penalized(stages: Mapping[str, Stage]) -> bool:
     return any(stage.l1 or stage.l2 for stage in stages.values())
-
-
-def correct(logits: Tensor, target: Tensor) -> Tensor:
-    """How many of the batch are right, a 0-dim tensor; of a mixed target its largest class."""
-    wanted = target.argmax(1) if target.ndim == 2 else target
-    return (class_logits(logits).argmax(1) == wanted).sum()
 
 
 def stopped(
@@ -487,16 +474,13 @@ def set_seeds(*numbers: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """The generators that dropout draws from, for a resume in the middle of an epoch."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    return {one.type: generator_state(one) for one in (torch.device("cpu"), device)}
 
 
-def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].cpu())
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    for one in (torch.device("cpu"), device):
+        if one.type in states:
+            set_generator_state(one, states[one.type])
 
 
 @contextmanager

@@ -15,6 +15,8 @@ LAYERS = [
     {"listing", "audit", "reproduce"},
     {"experiment"},
     {"train"},
+    {"graphs"},
+    {"step"},
     {"explain"},
     {"maps", "weights", "sources"},
     {"feed", "features"},

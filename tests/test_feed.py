@@ -78,6 +78,19 @@ def test_one_copy_in_memory(tmp_path):
     assert feed.place == "stream" and feed.held.data_ptr() == own.images.ctypes.data
 
 
+@pytest.mark.parametrize("room", [1, 2 * 16 * 108, 10**6])
+def test_batches_that_are_gathered_together_are_the_same(tmp_path, monkeypatch, room):
+    """As a GPU takes them; no block ends where the epoch's odd last batch does."""
+    for place in ("device", "stream"):
+        feed = feed_of(split("mapped", tmp_path), FlipsTurns(), place=place)
+        plain = epoch(feed, FlipsTurns())[1]
+        monkeypatch.setattr("medexp.feed.BLOCK_BYTES", {"cpu": room})
+        assert feed.batches_of_block(CUTS) == {1: 1, 3456: 2}.get(room, 10**6 // (16 * 108))
+        for (x, target), (y, same) in zip(plain, epoch(feed, FlipsTurns())[1], strict=True):
+            assert torch.equal(x, y) and torch.equal(target, same)
+        monkeypatch.undo()
+
+
 def test_no_batches_are_none(tmp_path):
     """An epoch that was interrupted behind its last step."""
     for place in ("device", "stream"):
