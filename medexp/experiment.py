@@ -17,6 +17,7 @@ from medexp import device as devices
 from medexp.augment import Augment
 from medexp.compose import instantiate, saved_config
 from medexp.config import Trainer, check_node, check_schema, nearest, one_of
+from medexp.data.arrays import fingerprint
 from medexp.data.base import Dataset, Split
 from medexp.data.files import csv_rows
 from medexp.errors import ConfigError, MedexpError
@@ -601,7 +602,7 @@ def write_provenance(
     folder: Path, settings: Mapping[str, Any], data: Dataset, device: torch.device, amp: str
 ) -> None:
     def facts(split: Split) -> dict[str, Any]:
-        return {"images": len(split), "blake2b": split.fingerprint()}
+        return {"images": len(split), "blake2b": fingerprint(split)}
 
     content = runs.provenance(
         seed=settings["seed"],

@@ -75,7 +75,8 @@ def test_the_table_is_of_the_steps_in_the_trace(tmp_path, accumulate):
     events = [e for e in trace["traceEvents"] if e.get("cat") == "user_annotation"]
     for name in PARTS:
         spans = [event["dur"] / 1e3 for event in events if event["name"] == name]
-        assert len(spans) == 3 * (accumulate if name in ("forward", "backward") else 1)
+        often = {"forward": accumulate, "backward": accumulate, "augmentation": 2}.get(name, 1)
+        assert len(spans) == 3 * often
         assert found[name][0] == pytest.approx(sum(spans) / 3, abs=0.001)
     *parts, step = found.values()
     assert list(found) == [*PARTS, "other", "step"]

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from medexp.data.base import Pool
+from medexp.data.base import Pool, Split
 from medexp.data.cache import cache_dir, lock_of, make_once
 from medexp.errors import MedexpError
 
@@ -86,6 +86,32 @@ def stored(pool: Pool) -> Stored:
         {line["row"]: line["facts"] for line in lines if "facts" in line},
         np.array(digests) if len(set(pool.files)) == len(pool) else None,
     )
+
+
+def fingerprint(split: Split) -> str:
+    """Split.fingerprint(), remembered beside the cached array that the split is rows of.
+
+    Reading all of PCam's pixels takes longer than all else before the first step. It is remembered
+    by the rows, the labels and the array's size and time of change.
+    """
+    array = getattr(split.images, "array", None)
+    file = Path(getattr(array, "filename", None) or "")
+    if not file.is_relative_to((cache_dir() / "arrays").absolute()):
+        return split.fingerprint()
+    stat = file.stat()
+    key = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
+    for numbers in (split.images.rows, split.labels):  # type: ignore[union-attr]
+        key.update(np.ascontiguousarray(numbers).data)
+    path = file.parent / "fingerprints" / key.hexdigest()
+    with suppress(OSError):
+        return path.read_text()
+    found = split.fingerprint()
+    with suppress(OSError):  # a cache that cannot be written to is one that others made
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(found)
+        unfinished.replace(path)
+    return found
 
 
 # ---------------------------------------------------------------- the key

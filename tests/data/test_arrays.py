@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medexp.data import arrays
-from medexp.data.base import Pool
+from medexp.data.base import Pool, Rows, Split
 from medexp.errors import MedexpError
 
 SHAPE = (5, 6, 2)
@@ -336,3 +336,26 @@ def test_an_entry_lists_only_rows_that_it_has_something_to_say_of(folder, cache)
     assert stored.failed == {3: "cannot be read"} and stored.facts == {5: {"depth": 7}}
     (listed,) = (cache / "arrays").glob("mine-*/rows.jsonl")
     assert [json.loads(line)["row"] for line in listed.read_text().splitlines()] == [3, 5]
+
+
+def test_a_fingerprint_is_remembered_beside_the_array(tmp_path, monkeypatch):
+    pool = make_pool(tmp_path)
+    array = arrays.stored(pool).array
+    read = []
+    whole = Split.fingerprint
+    monkeypatch.setattr(Split, "fingerprint", lambda split: read.append(1) or whole(split))
+
+    def found(rows, labels=pool.labels, images=array):
+        split = Split(Rows(images, rows), labels[rows], pool.ids[rows])
+        assert arrays.fingerprint(split) == whole(split)
+        return len(read)
+
+    rows = np.arange(20)
+    assert [found(rows), found(rows)] == [1, 1]
+    assert found(rows[::-1].copy()) == 2 and found(rows, 1 - pool.labels) == 3
+    assert [found(rows, images=np.array(array)) for _ in range(2)] == [4, 5]  # in memory: no file
+    os.utime(array.filename, (1, 1))
+    assert found(rows) == 6
+    monkeypatch.setattr(Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(OSError("read-only")))
+    monkeypatch.setattr(Path, "read_text", lambda *a: (_ for _ in ()).throw(OSError("no")))
+    assert [found(rows), found(rows)] == [7, 8]
