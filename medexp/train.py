@@ -259,7 +259,12 @@ def fit(
             began_at = epoch * steps + step_from
             now = later if switch_at is not None and began_at >= switch_at else stages
             train_mode(network, now)
-            clock = {"epochs": epochs, "steps": steps, "history": [r["val_loss"] for r in history]}
+            clock = {
+                "epoch": epoch,
+                "epochs": epochs,
+                "steps": steps,
+                "history": [row["val_loss"] for row in history],
+            }
 
             batches = feed.batches(order, draws, cuts[step_from:until], profiler.timed)
             batches = profiler.watch(batches, until - step_from)
@@ -269,9 +274,7 @@ def fit(
                     now = later
                     train_mode(network, now)
                 for group, rate in zip(optim.param_groups, initial_rate, strict=True):
-                    set_rate(
-                        group, rate_at(schedule, rate, epoch=epoch, iteration=iteration, **clock)
-                    )
+                    set_rate(group, rate_at(schedule, rate, iteration=iteration, **clock))
                 totals = train_on(x, target, now)
                 # Sums stay on the device: reading one here would make every step wait for it.
                 losses[step] = totals.loss
@@ -291,9 +294,10 @@ def fit(
             finite = torch.isfinite(losses)
             if not finite.all():
                 bad = int((~finite).int().argmax())
+                lr = rate_at(schedule, initial_rate[0], iteration=epoch * steps + bad, **clock)
                 raise MedexpError(
                     f"The loss is {losses[bad].item()} at epoch {epoch + 1}, step {bad + 1} of "
-                    f"{steps} (learning rate {float(optim.param_groups[0]['lr']):g}). "
+                    f"{steps} (learning rate {lr:g}). "
                     f"Lower optimizer.lr or set trainer.amp=off. "
                     + (
                         f"{last_path} holds the last good epoch, {epoch}"
@@ -303,11 +307,12 @@ def fit(
                 )
             trained = time.perf_counter() - began
             end = cuts[until - 1][1]
+            last = epoch * steps + until - 1
             kept = average.module if average else network
             row = {
                 **({"stage": 2} if earlier else {}),
                 "epoch": len(earlier) + epoch + 1,
-                "lr": float(optim.param_groups[0]["lr"]),
+                "lr": rate_at(schedule, initial_rate[0], iteration=last, **clock),
                 "train_loss": losses.cpu().double().sum().item() / end,
                 "train_accuracy": hits.item() / end,
                 **({"train_penalty": penalties.item() / end} if penalized(stages) else {}),

@@ -118,6 +118,7 @@ def stop_after(calls):
 
 
 EVERYTHING = {
+    "schedule": partial(schedules.time, decay=0.1),
     "ema": 0.9,
     "clip_norm": 0.5,
     "accumulate": 2,
