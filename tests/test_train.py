@@ -207,7 +207,8 @@ def test_schedule_is_asked_before_every_step_with_epoch_and_iteration(tmp_path):
         return lr / (1 + iteration)
 
     fit(tmp_path, epochs=2, schedule=schedule)
-    assert asked == [(0.01, step // 5, step) for step in range(10)]
+    # Once more for each row of the history, with the epoch's last step.
+    assert list(dict.fromkeys(asked)) == [(0.01, step // 5, step) for step in range(10)]
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert [float(line.split(",")[1]) for line in lines[1:]] == [0.01 / 5, 0.01 / 10]
 
@@ -419,7 +420,8 @@ def test_a_schedule_gets_what_its_signature_takes(tmp_path):
     fit(tmp_path, linear(), **SGD, schedule=rule, epochs=2)
     rows = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
     loss = float(rows[1][rows[0].index("val_loss")])
-    assert asked[0] == (5, [], 0) and asked[5] == (5, [loss], 5) and len(asked) == 10
+    steps = {step: (count, losses) for count, losses, step in asked}
+    assert steps[0] == (5, []) and steps[5] == (5, [loss]) and list(steps) == list(range(10))
 
 
 def test_a_fixed_sampling_shows_the_same_images_every_epoch():
