@@ -309,8 +309,6 @@ def eval_work(settings: dict[str, Any], folder: Path) -> None:
 
 def job(config: Any, folder: Path, work: Work) -> float | None:
     """Write config.yaml, work, write tables and plots; status.json says how it stands."""
-    from medexp.report import load, plots, render
-
     write_status(folder, "running")
     try:
         settings = compose.resolved(config)
@@ -323,6 +321,8 @@ def job(config: Any, folder: Path, work: Work) -> float | None:
             logging.getLogger("medexp.file").exception("The run failed")
         raise
     write_status(folder, "done")
+    from medexp.report import load, plots, render  # Matplotlib: half a second, not before the work
+
     render.write_tables(load.find_runs([folder]), folder)
     plots.write_plots(folder)
     return result
