@@ -90,6 +90,14 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
+def wait_for(device: torch.device) -> None:
+    """Until all that was launched there is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def generator_state(device: torch.device) -> Tensor:
     """Of the generator that dropout draws from there."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()

@@ -30,7 +30,7 @@ class Feed:
 
     place: `device`, all of them live there as stored and a batch is an index select; `stream`, they
     stay where the split has them, in memory or mapped from a file that all jobs share, and for a
-    GPU a thread gathers the next batch; `auto`, device on CUDA where they fit in half the memory
+    GPU a thread gathers the next batches; `auto`, device on CUDA where they fit in half the memory
     that is free, else stream. The batches are the same to the bit, whichever is taken.
 
     Raises ConfigError where the images do not fit on the device that was asked to hold them.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from medexp.config import Stage, one_of
-from medexp.device import generator_state, set_generator_state
+from medexp.device import generator_state, set_generator_state, wait_for
 from medexp.errors import ConfigError
 from medexp.step import Step, Totals
 
@@ -114,10 +114,10 @@ class Replayed:
         if self.seen < WARM_UP:
             return self.step(x, target, stages)
         if self.seen == WARM_UP:
-            wait(x.device)
+            wait_for(x.device)
             began = time.perf_counter()
             totals = self.step(x, target, stages)
-            wait(x.device)
+            wait_for(x.device)
             taken = time.perf_counter() - began
             if taken > LONGEST and not self.required:
                 self.give_up(f"a step takes {1e3 * taken:.0f} ms, so that it would not pay")
@@ -217,11 +217,6 @@ def record(work: Callable[[], Totals]) -> tuple[Callable[[], None], Totals]:
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         totals = work()
     return graph.replay, totals
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def reset_generator(device: torch.device) -> None:

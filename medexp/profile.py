@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
 
+from medexp.device import wait_for
 from medexp.runs import write_text
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,7 @@ class Profile:
     def _timed(self, part: str) -> Iterator[None]:
         with record_function(part):
             yield
-            self._wait()
-
-    def _wait(self) -> None:
-        """For the GPU, so that its time is counted where it belongs."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            wait_for(self.device)  # so that its time is counted where it belongs
 
     def watch(self, batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
         """Pass on the batches of an epoch of so many steps, watching what is done with them."""
@@ -81,7 +77,7 @@ class Profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it complains of a GPU that is not there
         cuda = self.device.type == "cuda"
         yield from islice(batches, warm_up)
-        self._wait()
+        wait_for(self.device)
         images = 0
         self.running = torch.profiler.profile(
             activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
@@ -91,7 +87,7 @@ class Profile:
         for x, target in islice(batches, count):
             images += len(x)
             yield x, target
-        self._wait()
+        wait_for(self.device)
         seconds = time.perf_counter() - began
         profiler, self.running = self.running, None
         profiler.stop()

@@ -631,6 +631,9 @@ def test_the_chosen_images_are_changed_whatever_their_bytes_and_layout(width):
     for given in (*layouts, shifted.copy_(images)):
         got = where(chosen, given, lambda x: x.transpose(1, 2).flip(1).transpose(1, 2))
         assert torch.equal(got, want)
+    new = torch.cat([torch.zeros(1, dtype=torch.uint8), want[[0, 2, 3]].flatten()])
+    skewed = new[1:].view(3, 5, width, 3)  # its words begin elsewhere
+    assert torch.equal(where(chosen, images.clone(), lambda x: skewed), want)
     assert torch.equal(where(torch.zeros(6).bool(), images, lambda x: x.flip(1)), images)
 
 

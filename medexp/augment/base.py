@@ -107,7 +107,8 @@ def copy_rows(into: Tensor, rows: Tensor, images: Tensor) -> None:
     """
     target, source = (x.view(len(x), math.prod(x.shape[1:])) for x in (into, images))
     size = into.element_size()
-    if not any(n * size % 8 for n in (target.shape[1], into.storage_offset())):
+    bounds = (target.shape[1], into.storage_offset(), images.storage_offset())
+    if into.dtype == images.dtype and not any(n * size % 8 for n in bounds):
         target, source = target.view(torch.int64), source.view(torch.int64)
     target.index_copy_(0, rows, source)
 

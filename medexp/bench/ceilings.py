@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medexp.device import wait_for
 from medexp.summary import Layer
 
 # Edge of the square matrices, and bytes copied: more than any cache holds, a fraction of a second.
@@ -47,13 +48,6 @@ def fastest(work: Callable[[], Tensor], device: torch.device, seconds: float = 0
         wait_for(device)
         best, runs = min(best, time.perf_counter() - began), runs + 1
     return best
-
-
-def wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def training_counts(layers: Sequence[Layer]) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from medexp.bench.ceilings import ceilings, wait_for
+from medexp.bench.ceilings import ceilings
 from medexp.compose import instantiate
+from medexp.device import wait_for
 from medexp.losses import class_logits
 from medexp.stages import freeze, read_stages
 
