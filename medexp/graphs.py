@@ -151,7 +151,8 @@ class Replayed:
 
     def changed(self) -> Iterable[Tensor]:
         """All tensors that a step writes to."""
-        yield from self.step.network.state_dict().values()
+        yield from self.step.network.parameters()
+        yield from self.step.network.buffers()  # those too that are not saved
         for state in self.step.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
