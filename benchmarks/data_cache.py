@@ -42,9 +42,9 @@ def main() -> None:
 
 
 def measure(name: str, rounds: int) -> None:
-    from medexp.compose import compose
+    from medexp.config.compose import compose
     from medexp.data.cache import cache_dir
-    from medexp.sources import load_pool
+    from medexp.data.load import load_pool
 
     overrides = [f"dataset={name}", "source=phantom", f"source.size={SIZES[name]}"]
     settings = compose(overrides + SMALLER.get(name, []))
@@ -63,7 +63,7 @@ def measure(name: str, rounds: int) -> None:
 
 
 def one_round(pool, number: int) -> dict[str, float]:
-    from medexp.data import arrays
+    from medexp.data import store as arrays
 
     n, order = len(pool), np.random.default_rng(number).permutation(len(pool))
     return {

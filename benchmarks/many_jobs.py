@@ -61,8 +61,9 @@ def stacked(jobs: list[int], device_name: str) -> None:
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
 
-    from medexp import compose, device
-    from medexp.losses import cross_entropy
+    from medexp.config import compose
+    from medexp.train import device
+    from medexp.train.losses import cross_entropy
 
     target = device.pick_device(device_name)
     precision = device.pick_precision("auto", target)

@@ -19,8 +19,9 @@ import time
 def measure(name: str, device_name: str, seconds: float, changes: dict[str, object]) -> None:
     import torch
 
-    from medexp import compose, device
-    from medexp.losses import cross_entropy
+    from medexp.config import compose
+    from medexp.train import device
+    from medexp.train.losses import cross_entropy
 
     node = compose.compose([f"model={name}"])["model"]
     about = node["about"]
@@ -73,7 +74,7 @@ def main() -> None:
     if given.one:
         measure(given.one, given.device, given.seconds, json.loads(given.set))
         return
-    from medexp.compose import options
+    from medexp.config.compose import options
 
     print("| network | batch | images/s | ms a step | peak memory, GB |")
     print("| --- | ---: | ---: | ---: | ---: |")

@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medexp.data.base import Dataset
-from medexp.data.pcam import load
 from medexp.data.phantom.pcam import CENTRE, write
+from medexp.data.read.pcam import load
 
 SIZE = 4096
 SEED = 0

@@ -19,11 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from medexp.compose import to_yaml
-from medexp.config import nearest
-from medexp.errors import ConfigError
-from medexp.metrics import direction
-from medexp.reproduce import (
+from medexp.config.compose import to_yaml
+from medexp.errors import ConfigError, nearest
+from medexp.jobs.paper import (
     Job,
     decisive,
     find_twin,
@@ -34,6 +32,7 @@ from medexp.reproduce import (
     state_of,
     take,
 )
+from medexp.score.metrics import direction
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -
 
 
 class Rows(BasicSweeper):
-    """The runs behind a table of a paper: those that are not there yet (medexp/reproduce.py).
+    """The runs behind a table of a paper: those that are not there yet (medexp/jobs/paper.py).
 
     Runs lie in the sweep's folder by the name of their row. One that is done with the same settings
     is taken, one that was cut short goes on, one that failed is moved aside and made again.
@@ -184,7 +183,9 @@ class Rows(BasicSweeper):
         self.every = list(every)
 
     def sweep(self, arguments: list[str]) -> None:
-        from medexp.report.figures import check_figures  # Matplotlib, which no other sweep owes
+        from medexp.report.figure.figures import (
+            check_figures,  # Matplotlib, which no other sweep owes
+        )
 
         assert self.config is not None and self.hydra_context is not None and self.launcher
         loader = self.hydra_context.config_loader
@@ -210,8 +211,8 @@ class Rows(BasicSweeper):
 
     def wanted(self, root: Path, job: Job) -> list[str] | None:
         """The command line of a job; None if its run is there or being made."""
-        from medexp.report.load import load_run
-        from medexp.report.render import write_tables
+        from medexp.report.table.load import load_run
+        from medexp.report.table.render import write_tables
 
         assert self.config is not None and self.hydra_context is not None
         words = job.overrides()

@@ -1,5 +1,5 @@
 """`python -m medexp`."""
 
-from medexp.cli import main
+from medexp.cli.main import main
 
 main()

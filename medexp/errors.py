@@ -1,4 +1,7 @@
-"""What a user is meant to read. Every other exception is a defect."""
+"""What a user is meant to read: errors, and the remedy of a misspelt name. Others are defects."""
+
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class MedexpError(Exception):
@@ -11,3 +14,16 @@ class ConfigError(MedexpError):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, with the state saved (exit code 130). No Exception, so a sweep stops."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The remedy of a misspelt name: the nearest valid one where one is near, and all of them."""
+    valid = sorted(str(choice) for choice in choices)
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return (f"Did you mean '{near[0]}'? " if near else "") + f"Valid: {', '.join(valid)}"
+
+
+def one_of(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless `value` of the key is one of the choices."""
+    if value not in choices:
+        raise ConfigError(f"{key}={value}: no such choice. {nearest(value, choices)}")

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from medexp import compose
-from medexp.config import check_node
+from medexp.config import compose
+from medexp.config.targets import check_node
 from tests.conftest import ROOT
 
 CALL = re.compile(r"medexp train((?: (?:-m|[+]?[\w.]+=[^\s`;,]\S*))+)")

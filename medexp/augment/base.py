@@ -7,8 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from medexp.config import one_of
-from medexp.errors import ConfigError
+from medexp.errors import ConfigError, one_of
 
 
 @runtime_checkable

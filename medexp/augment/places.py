@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from medexp.augment.base import as_stored, between, ends, filling, pick, share, where
-from medexp.config import one_of
-from medexp.errors import ConfigError
+from medexp.errors import ConfigError, one_of
 
 
 class Affine:

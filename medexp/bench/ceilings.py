@@ -1,7 +1,7 @@
 """What the device can do at most, measured: the rate of a large matrix product and of a copy.
 
-Beside them, what training one image takes by count (`medexp.summary`), so that a speed can be told
-as a share of what the machine has.
+Beside them, what training one image takes by count (`medexp.models.summary`), so that a speed can
+be told as a share of what the machine has.
 """
 
 import time
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medexp.device import wait_for
-from medexp.summary import Layer
+from medexp.models.summary import Layer
+from medexp.train.device import wait_for
 
 # Edge of the square matrices, and bytes copied: more than any cache holds, a fraction of a second.
 MATRIX = {"cuda": 8192, "cpu": 2048, "mps": 4096}

@@ -18,10 +18,9 @@ from pathlib import Path
 from medexp.bench import figures, process, results, rounds, tables
 from medexp.bench.peers import PEERS, reason_to_leave_out
 from medexp.bench.rounds import Setup
-from medexp.compose import compose, option_after, override_of
-from medexp.config import one_of
-from medexp.errors import ConfigError, MedexpError
-from medexp.listing import parser
+from medexp.cli.listing import parser
+from medexp.config.compose import compose, option_after, override_of
+from medexp.errors import ConfigError, MedexpError, one_of
 
 PATCH = 96 * 96 * 3  # bytes of a random patch
 AUGMENTS = {
@@ -152,7 +151,7 @@ def plan_of(given: argparse.Namespace, arguments: list[str], folder: Path) -> Se
         environment["MEDEXP_CACHE"] = str(folder / "cache")
     node = settings["augment"]
     one_of("augment._target_", node["_target_"], list(AUGMENTS))
-    one_of("sampling._target_", settings["sampling"]["_target_"], ["medexp.sampling.Shuffle"])
+    one_of("sampling._target_", settings["sampling"]["_target_"], ["medexp.train.sampling.Shuffle"])
     augment = {key: node[key] for key in AUGMENTS[node["_target_"]]}
     if config_dir := option_after(arguments, "--config-dir"):
         overrides += ["--config-dir", config_dir]

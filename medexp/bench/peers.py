@@ -56,7 +56,7 @@ def reason_to_leave_out(name: str, settings: Mapping[str, Any], python: str) -> 
     stages = (model.get("stages") or {}).values()
     if model["_target_"] != "medexp.models.pcam.NativeCNN":
         return "written for the native networks only"
-    if optimizer["_target_"] not in ("torch.optim.SGD", "medexp.optimizers.SGD"):
+    if optimizer["_target_"] not in ("torch.optim.SGD", "medexp.train.optimizers.SGD"):
         return "written for optimizer=sgd only"
     if any(stage.get("frozen") for stage in stages):
         return "written for networks without a frozen stage only"

@@ -18,13 +18,13 @@ import h5py
 import numpy as np
 import torch
 
-from medexp import device as devices
-from medexp import summary
 from medexp.bench.ceilings import training_counts
-from medexp.compose import instantiate
+from medexp.config.compose import instantiate
 from medexp.data.base import Split
+from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError
-from medexp.sources import load_data
+from medexp.models import summary
+from medexp.train import device as devices
 
 SHAPE = (96, 96, 3)  # of random patches: PCam's
 BLOCK = 512  # images in memory at a time

@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from medexp.bench.ceilings import ceilings
-from medexp.compose import instantiate
-from medexp.device import wait_for
-from medexp.losses import class_logits
-from medexp.stages import freeze, read_stages
+from medexp.config.compose import instantiate
+from medexp.models.stages import freeze, read_stages
+from medexp.score.predict import class_logits
+from medexp.train.device import wait_for
 
 Report = dict[str, Any]
 

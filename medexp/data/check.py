@@ -16,7 +16,7 @@ import numpy as np
 from medexp.data import near
 from medexp.data.base import PARTS, Dataset, Pool, Split
 from medexp.data.measure import Measured, Step, histogram, measure
-from medexp.data.splits import shared_groups
+from medexp.data.split import shared_groups
 
 EXAMPLES = 12  # named of each kind of finding
 NEAR_FAULT = 0.01  # share of the test images; below it near duplicates are a warning

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from medexp.data import near
-from medexp.data.arrays import threads
 from medexp.data.base import Split
+from medexp.data.store import threads
 
 BLOCK_BYTES = 2**25  # held at a time: 32 MB
 BINS = 64  # of the histogram of intensities

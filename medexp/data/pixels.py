@@ -3,8 +3,7 @@
 import cv2
 import numpy as np
 
-from medexp.config import one_of
-from medexp.errors import MedexpError
+from medexp.errors import MedexpError, one_of
 
 INTERPOLATION = {
     "linear": cv2.INTER_LINEAR,

@@ -19,9 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from medexp.config import one_of
 from medexp.data.files import csv_rows, find, folder, read_image
-from medexp.errors import ConfigError, MedexpError
+from medexp.errors import ConfigError, MedexpError, one_of
 
 KINDS = ("none", "slic_knn")
 SEGMENTS, CLOSEST, COMPACTNESS = 10, 5, 20.0

@@ -27,12 +27,7 @@ from torch import Tensor, nn
 
 from medexp.errors import ConfigError
 from medexp.models.checks import require_data, require_rates, require_sizes, too_small
-from medexp.models.layers import (
-    Conv2dSame,
-    batch_norm,
-    flatten_channels_last,
-    keras_init_,
-)
+from medexp.models.layers import Conv2dSame, batch_norm, flatten_channels_last, keras_init_
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,

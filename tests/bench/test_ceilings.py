@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medexp import summary
 from medexp.bench import ceilings
-from medexp.compose import compose, instantiate
-from medexp.losses import cross_entropy
+from medexp.config.compose import compose, instantiate
+from medexp.models import summary
+from medexp.train.losses import cross_entropy
 
 CPU = torch.device("cpu")
 

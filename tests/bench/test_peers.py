@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from medexp.bench import keras_peer, prepare, torch_peers
-from medexp.compose import compose, instantiate
-from medexp.sources import load_data
+from medexp.config.compose import compose, instantiate
+from medexp.data.load import load_data
 
 FLIPS_TURNS = {"horizontal": True, "vertical": True, "turns": True}
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from medexp.config import Plan
+from medexp.config.settings import Plan
 from medexp.data.base import Dataset, Pool, Split
 from medexp.data.check import check, check_list, facts_summary
-from medexp.data.splits import plan_rows
+from medexp.data.split import plan_rows
 
 
 def dataset(groups=True, size=5):

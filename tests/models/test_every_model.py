@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from medexp import compose
+from medexp.config import compose
 from medexp.errors import ConfigError
-from medexp.experiment import parameter_counts
-from medexp.losses import class_logits, cross_entropy
+from medexp.jobs.experiment import parameter_counts
+from medexp.score.predict import class_logits
+from medexp.train.losses import cross_entropy
 
 NAMES = compose.options("model")
 NODES = {name: compose.compose([f"model={name}"])["model"] for name in NAMES}

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from medexp.config import FACTS
+from medexp.config.settings import FACTS
 from medexp.errors import ConfigError
 from medexp.models.pcam import NativeCNN
 

@@ -6,7 +6,7 @@ import torchvision
 
 from medexp.errors import ConfigError
 from medexp.models import standard
-from medexp.weights import rename
+from medexp.models.weights import rename
 
 BUILD = {
     "alexnet": standard.alexnet,

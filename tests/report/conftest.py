@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from medexp.metrics import headline, score
+from medexp.score.metrics import headline, score
 
 PAPER = Path(__file__).parents[2] / "conf" / "paper" / "pcam_table4.yaml"
 

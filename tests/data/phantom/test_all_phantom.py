@@ -12,10 +12,10 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.config import Plan
-from medexp.data.all import PRELIM, load
+from medexp.config.settings import Plan
 from medexp.data.phantom.all import write
-from medexp.data.splits import plan_rows
+from medexp.data.read.all import PRELIM, load
+from medexp.data.split import plan_rows
 from medexp.errors import ConfigError
 
 SIZE = 200

@@ -11,8 +11,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.data.cervix import load
 from medexp.data.phantom.cervix import CANVAS, draw, kinds, placed, red_tissue, scene, write
+from medexp.data.read.cervix import load
 from medexp.errors import ConfigError
 
 

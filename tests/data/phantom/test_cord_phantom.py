@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from medexp.data.tbt import load
+from medexp.data.read.tbt import load
 from tests.conftest import ROOT
 
 SPEC = importlib.util.spec_from_file_location("cord", ROOT / "benchmarks" / "cord_phantom.py")

@@ -10,9 +10,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.data.folders import load_folder, load_table
 from medexp.data.phantom.folders import write_folder, write_table
 from medexp.data.phantom.pcam import slide
+from medexp.data.read.folders import load_folder, load_table
 from medexp.errors import ConfigError
 
 WRITERS = [write_folder, write_table]

@@ -7,9 +7,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.data.ldct import load
 from medexp.data.phantom import ldct
 from medexp.data.phantom.ldct import write
+from medexp.data.read.ldct import load
 from medexp.errors import ConfigError
 
 

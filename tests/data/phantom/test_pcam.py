@@ -10,8 +10,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.data.pcam import load
 from medexp.data.phantom.pcam import CENTRE, slide, write, write_kaggle
+from medexp.data.read.pcam import load
 from medexp.errors import ConfigError
 
 PARTS = ("train", "valid", "test")

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medexp.data.phantom import tbt
 from medexp.data.phantom.tbt import LESIONS, SHARES, counts, scan, write
-from medexp.data.tbt import load, windowed, zoomed
+from medexp.data.read.tbt import load, windowed, zoomed
 from medexp.errors import ConfigError
 
 SMALL = [12, 40, 40]

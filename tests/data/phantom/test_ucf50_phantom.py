@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medexp.data.phantom import ucf50
 from medexp.data.phantom.ucf50 import MOTIONS, write
-from medexp.data.ucf50 import PAPER, load
+from medexp.data.read.ucf50 import PAPER, load
 from medexp.errors import ConfigError, MedexpError
 
 

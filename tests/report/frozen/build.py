@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from medexp.report.load import Run, find_runs
-from medexp.report.render import report, write_report
+from medexp.report.table.load import Run, find_runs
+from medexp.report.table.render import report, write_report
 
 HERE = Path(__file__).parent
 PHANTOM = {"PHANTOM": "60 synthetic training images (seed 0)"}

@@ -1,0 +1,148 @@
+"""The run directory: what a run writes, atomically, and where it came from."""
+
+import csv
+import io
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medexp import __version__
+from medexp.errors import ConfigError, MedexpError
+
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "h5py")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the target and rename: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Strict JSON: a NaN in `content` is a defect and raises ValueError."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; MedexpError names a file that is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MedexpError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise MedexpError(f"{path}: holds a {type(content).__name__}, not a JSON object")
+    return content
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line a row under the first row's keys; floats in full, None as an empty field."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, out.getvalue())
+
+
+def write_status(run: Path, state: str, reason: str | None = None) -> None:
+    """state: running | done | failed; a failed run says why in `reason`."""
+    write_json(
+        run / "status.json",
+        {
+            "state": state,
+            "reason": reason,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        },
+    )
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / "status.json").is_file()
+
+
+def refuse_overwrite(folder: Path) -> None:
+    """Raise ConfigError where `folder` holds a run or a sweep's runs: none is ever written over."""
+    taken = [folder, *sorted(folder.glob("*/"))] if folder.is_dir() else []
+    for place in taken:
+        if is_run(place):
+            raise ConfigError(
+                f"{place}: holds a run already, and medexp never writes over one. Choose another "
+                f"folder, or go on with it: medexp train resume={place}"
+            )
+
+
+def provenance(
+    *, seed: int, device: str, data: Mapping[str, Any], config_dir: str | None
+) -> dict[str, Any]:
+    """What a reviewer needs to know where numbers come from; `data` holds the splits' digests."""
+    return {
+        "medexp": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "device": device,
+        "seed": seed,
+        "data": dict(data),
+        "command": os.environ.get("MEDEXP_COMMAND"),
+        "working_directory": str(Path.cwd()),
+        "config_dir": config_dir,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `+` where the working tree differs; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except OSError:
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def write_split(path: Path, data: Any) -> None:
+    """split.csv: id, split, label, group of every image, to be replayed by dataset.split_file."""
+    rows = [
+        {"id": key, "split": name, "label": label, "group": group}
+        for name, split in data.splits().items()
+        for key, label, group in zip(
+            split.ids.tolist(),
+            split.labels.tolist(),
+            [None] * len(split) if split.groups is None else split.groups.tolist(),
+            strict=True,
+        )
+    ]
+    write_csv(path, rows)
+
+
+def write_predictions(path: Path, splits: Mapping[str, tuple[Any, Any, Any]]) -> None:
+    """predictions.csv: id, split, label, p_0..p_{C-1}; floats read back exactly.
+
+    splits: name -> (ids (N,), labels (N,), probabilities (N, C) float64).
+    """
+    rows = []
+    for split, (ids, labels, probabilities) in splits.items():
+        for key, label, values in zip(
+            ids.tolist(), labels.tolist(), probabilities.tolist(), strict=True
+        ):
+            columns = {f"p_{c}": repr(value) for c, value in enumerate(values)}
+            rows.append({"id": key, "split": split, "label": label, **columns})
+    write_csv(path, rows)
