@@ -1,5 +1,5 @@
 """`python -m medexp`."""
 
-from medexp.cli.main import main
+from medexp.cli import main
 
 main()

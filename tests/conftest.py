@@ -11,7 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import pytest
 import torch
 
-from medexp.cli import main as cli
+from medexp.cli import dispatch as cli
 
 # Keras brings absl, whose log handler closes the stream it writes to, here pytest's, when Hydra
 # sets up logging for a job.

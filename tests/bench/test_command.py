@@ -208,7 +208,7 @@ def temporary_folders_in(folder, inner):
 
 def test_help_names_the_peers_and_imports_no_torch():
     script = (
-        "import sys; from medexp import cli\n"
+        "import sys; from medexp.cli import dispatch as cli\n"
         "try: cli.run(['bench', '--help'])\n"
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules"

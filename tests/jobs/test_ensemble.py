@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from medexp.cli import main as cli
+from medexp.cli import dispatch as cli
 from medexp.config.compose import folders_of
 from medexp.report.table.load import read_predictions
 from medexp.runs.files import write_json
-from tests.cli.test_main import query
+from tests.cli.test_dispatch import query
 from tests.conftest import MINE, read
 
 

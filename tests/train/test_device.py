@@ -59,7 +59,7 @@ def test_fp16_is_not_for_the_cpu():
 def test_freed_memory_is_used_again():
     steps = """
 import resource, sys, torch
-from medexp.device import keep_freed_memory
+from medexp.train.device import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def faults():

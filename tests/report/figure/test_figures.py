@@ -522,7 +522,8 @@ def test_runs_without_results_leave_no_figure(make_run: MakeRun, tmp_path: Path)
 
 def test_it_imports_neither_torch_nor_pyplot() -> None:
     script = (
-        "import sys; from medexp.report import figures, compare\n"
+        "import sys; from medexp.report.figure import figures\n"
+        "from medexp.report.table import compare\n"
         "assert not {'torch', 'hydra', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

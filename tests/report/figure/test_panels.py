@@ -100,7 +100,7 @@ def test_marks_stand_above_and_across(tmp_path: Path, drawn: list[Figure]) -> No
 
 def test_panels_import_neither_torch_nor_pyplot() -> None:
     script = (
-        "import sys; from medexp.report import panels\n"
+        "import sys; from medexp.report.figure import panels\n"
         "assert not {'torch', 'hydra', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

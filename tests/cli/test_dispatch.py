@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medexp.cli import main as cli
+from medexp.cli import dispatch as cli
 from medexp.report.table.load import rescore
 from tests.conftest import MINE, ROOT, read
 
@@ -251,7 +251,7 @@ def test_help_helps_and_imports_no_torch(command):
     script = f"""
 import sys
 sys.argv = {["medexp", *command, "--help"]!r}
-from medexp import cli
+from medexp.cli import dispatch as cli
 try:
     cli.main()
 except SystemExit as stop:
@@ -273,7 +273,7 @@ def query(line):
     environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
     script = (
         "import sys; sys.argv = ['medexp', '-sc', 'query=bash']\n"
-        "from medexp import cli\n"
+        "from medexp.cli import dispatch as cli\n"
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules"
