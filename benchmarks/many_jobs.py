@@ -69,7 +69,7 @@ def stacked(jobs: list[int], device_name: str) -> None:
     precision = device.pick_precision("auto", target)
     if target.type == "cpu":
         device.keep_freed_memory()
-    node = compose.compose(["model=native3"])["model"]
+    node = compose.compose(["model=native3"]).model
 
     class Products(TorchFunctionMode):
         """A convolution as a product with the unfolded input."""

@@ -23,7 +23,7 @@ def measure(name: str, device_name: str, seconds: float, changes: dict[str, obje
     from medexp.train import device
     from medexp.train.losses import cross_entropy
 
-    node = compose.compose([f"model={name}"])["model"]
+    node = compose.compose([f"model={name}"]).model
     about = node["about"]
     channels, *size = about["input"]
     classes, batch = about.get("classes", 2), about["batch"]
@@ -74,7 +74,7 @@ def main() -> None:
     if given.one:
         measure(given.one, given.device, given.seconds, json.loads(given.set))
         return
-    from medexp.config.compose import options
+    from medexp.config.groups import options
 
     print("| network | batch | images/s | ms a step | peak memory, GB |")
     print("| --- | ---: | ---: | ---: | ---: |")

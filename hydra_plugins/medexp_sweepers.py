@@ -20,10 +20,10 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from medexp.config.compose import to_yaml
+from medexp.config.settings import decisive
 from medexp.errors import ConfigError, nearest
 from medexp.jobs.paper import (
     Job,
-    decisive,
     find_twin,
     plan,
     quoted,

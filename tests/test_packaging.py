@@ -48,4 +48,4 @@ def test_every_call_in_a_header_or_the_readme_composes():
         overrides = [o if "[" in o else o.split(",")[0] for o in call.replace(" -m", "").split()]
         settings = compose.compose(overrides)
         for group in ("optimizer", "schedule", "augment", "loss", "sampling"):
-            check_node(group, settings[group])
+            check_node(group, getattr(settings, group))

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from medexp import __version__
 from medexp.cli.listing import parser, print_rich, rich_table
 from medexp.config.compose import compose
+from medexp.config.settings import DatasetNode, Settings
 from medexp.errors import ConfigError, MedexpError, nearest
 
 if TYPE_CHECKING:
@@ -62,12 +64,12 @@ def overrides_parser(command: str, text: str, examples: str) -> argparse.Argumen
     return made
 
 
-def target(out: Path | None, settings: Mapping[str, Any]) -> Path:
+def target(out: Path | None, settings: Settings) -> Path:
     """The folder to write to; none that holds something is ever written over."""
     if out is None:
-        name, now = settings["names"]["dataset"], time.time()
+        name, now = settings.names.dataset, time.time()
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(now))
-        return Path("outputs") / "data" / str(name) / f"{stamp}-{int(now % 1 * 1e6):06d}"
+        return Path("outputs") / "data" / name / f"{stamp}-{int(now % 1 * 1e6):06d}"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"--out {out}: holds something already, and medexp never writes over it. Choose "
@@ -112,8 +114,8 @@ def check(arguments: list[str]) -> int:
         "command": os.environ.get("MEDEXP_COMMAND", "medexp data check"),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    if settings["source"]["kind"] == "phantom":
-        size, seed = settings["source"]["size"], settings["source"]["seed"]
+    if settings.source.kind == "phantom":
+        size, seed = settings.source.size, settings.source.seed
         how = f"seed {seed}" if size is None else f"size {size}, seed {seed}"
         found["partial"] = []
         found["marks"] = {"PHANTOM": f"synthetic images, not patients ({how})", **found["marks"]}
@@ -127,7 +129,7 @@ def check(arguments: list[str]) -> int:
     return 1 if found["faults"] else 0
 
 
-def examine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], "Dataset | None"]:
+def examine(settings: Settings) -> tuple[dict[str, Any], "Dataset | None"]:
     """What check() finds, and the data set it is of; None where only a list of files is known."""
     from dataclasses import replace
 
@@ -138,7 +140,7 @@ def examine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], "Dataset | Non
     from medexp.data.store import bar
 
     loaded = sources.load_pool(settings)
-    plan = replace(sources.plan_of(settings["dataset"]), allow_leak=True, on_error="skip")
+    plan = replace(settings.dataset.split, allow_leak=True, on_error="skip")
     if isinstance(loaded, Pool) and loaded.decode is None and loaded.array is None:
         planned = plan_rows(loaded, plan)
         found = check_list(loaded, planned.rows)
@@ -358,7 +360,7 @@ def explore(arguments: list[str]) -> int:
     from medexp.data.load import load_data
 
     data = load_data(settings, examine=True)
-    marks = ("PHANTOM",) if settings["source"]["kind"] == "phantom" else ()
+    marks = ("PHANTOM",) if settings.source.kind == "phantom" else ()
     written = draw_figures(data, make(folder), marks, given)
     if drawn := draw_segmentation(settings, data, folder, marks):
         written.append(drawn)
@@ -416,7 +418,7 @@ def draw_figures(
 
 
 def draw_segmentation(
-    settings: Mapping[str, Any], data: "Dataset", folder: Path, marks: tuple[str, ...]
+    settings: Settings, data: "Dataset", folder: Path, marks: tuple[str, ...]
 ) -> Path | None:
     """The steps of dataset.segment=slic_knn for two training images of each class.
 
@@ -429,12 +431,12 @@ def draw_segmentation(
     from medexp.data.segment import panels
     from medexp.report.figure.segmentation import four_panels
 
-    node = settings["dataset"]
+    node = settings.dataset
     if "segment" not in node:
         return None
     try:
         cut, plain = (
-            load_pool({**settings, "dataset": {**node, "segment": kind}})
+            load_pool(replace(settings, dataset=DatasetNode({**node, "segment": kind})))
             for kind in ("slic_knn", "none")
         )
     except ConfigError:

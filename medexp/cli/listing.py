@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medexp.config.compose import compose, header, instantiate, options
+from medexp.config.compose import compose
+from medexp.config.groups import header, options
 from medexp.errors import one_of
 
 if TYPE_CHECKING:
-    from medexp.models.summary import Layer
+    pass
 
 
 def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
@@ -44,11 +45,13 @@ def models(arguments: list[str]) -> int:
     if given.name:
         one_of("model", given.name, names)
     nodes = {
-        name: compose([f"model={name}"], arguments)["model"]
+        name: compose([f"model={name}"], arguments).model
         for name in ([given.name] if given.name else names)
     }
     if given.name:
         return print_layers(given.name, nodes[given.name], as_json=given.json)
+    from medexp.models.counts import model_layers, model_row  # torch
+
     rows = [model_row(name, node, model_layers(node)) for name, node in nodes.items()]
     if given.json:
         print(json.dumps(rows, indent=2))
@@ -100,6 +103,7 @@ def short(number: int) -> str:
 def print_layers(name: str, node: Mapping[str, Any], *, as_json: bool) -> int:
     """The layer table of one network at its paper's input."""
     from medexp.models import summary
+    from medexp.models.counts import model_layers, model_row
 
     layers = model_layers(node)
     row = model_row(name, node, layers)
@@ -153,72 +157,11 @@ def print_rich(content: Any) -> None:
     Console().print(content, markup=False, highlight=False)
 
 
-def model_layers(node: Mapping[str, Any]) -> list["Layer"]:
-    """The layers of a network built on the meta device at its paper's input."""
-    import torch
-
-    from medexp.models import summary
-
-    channels, *size = input_of(node)
-    classes = (node.get("about") or {}).get("classes", 2)
-    with torch.device("meta"):
-        network = instantiate(
-            "model", node, num_classes=classes, in_channels=channels, image_size=tuple(size)
-        )
-        return summary.layers(network, input_of(node))
-
-
-def input_of(node: Mapping[str, Any]) -> tuple[int, ...]:
-    """(C, H, W) or (C, D, H, W) of the paper; PCam's where a YAML of a user's own does not say."""
-    return tuple((node.get("about") or {}).get("input", (3, 96, 96)))
-
-
-def model_row(name: str, node: Mapping[str, Any], layers: Sequence["Layer"]) -> dict[str, Any]:
-    """What a network's paper reports beside what is counted, and the verdict."""
-    from medexp.models import summary
-
-    about = node.get("about") or {}
-    totals = summary.totals(layers)
-    reported, counted = reported_count(about, totals["trainable"], totals["total"])
-    return {
-        "model": name,
-        "paper": about.get("paper"),
-        "where": about.get("where"),
-        "input": list(input_of(node)),
-        **totals,
-        "reported": reported,
-        "counted": counted,
-        "verdict": verdict(counted, reported),
-        "note": about.get("note"),
-    }
-
-
-def reported_count(about: Mapping[str, Any], trainable: int, total: int) -> tuple[int | None, int]:
-    """The paper's count and ours of the same thing.
-
-    A paper may report the total instead of the trainable weights, or the size of a TensorFlow 1
-    checkpoint: every weight, Adam's two slots for each, and three scalars (two powers of beta, the
-    global step).
-    """
-    if about.get("reported_includes_adam"):
-        return about["reported_parameters"], 3 * trainable + 3
-    if about.get("reported_parameters") is None and about.get("reported_total") is not None:
-        return about["reported_total"], total
-    return about.get("reported_parameters"), trainable
-
-
-def verdict(counted: int, reported: int | None) -> str:
-    """`agrees`, `differs` (by how much: ours less the paper's) or `not reported`."""
-    if reported is None:
-        return "not reported"
-    return "agrees" if counted == reported else f"differs ({counted - reported:+,})"
-
-
 def dataset_rows(arguments: list[str]) -> list[dict[str, Any]]:
     """One row a data set option: its public facts, where it is looked for, whether it is there."""
     rows = []
     for name in options("dataset", arguments):
-        node = compose([f"dataset={name}"], arguments)["dataset"]
+        node = compose([f"dataset={name}"], arguments).dataset
         module = importlib.import_module(str(node["_target_"]).rpartition(".")[0])
         info = getattr(module, "INFO", None)
         root = Path(node["root"]) if "root" in node else None

@@ -1,16 +1,9 @@
-"""`medexp report`, and what a sweep ends in: tables, figures and the page of run directories."""
+"""`medexp report`: tables and pages of run directories."""
 
-import json
-import os
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from medexp.cli import papers
 from medexp.cli.listing import parser
-from medexp.runs.files import write_text
+from medexp.jobs.finish import render_again, show, write_page
 
 
 def report(arguments: list[str]) -> int:
@@ -35,104 +28,3 @@ def report(arguments: list[str]) -> int:
         more = sorted(given.figures.glob("*.png")) if given.figures else []
         print(write_page(folders, given.page, more))
     return 0
-
-
-def show(folders: Sequence[Path]) -> None:
-    """Print the table of run or sweep directories, and where they are."""
-    from medexp.report.table import load, render, tables
-
-    if not folders:
-        return
-    render.show(tables.tables(load.find_runs(folders)))
-    for folder in folders:
-        print(folder)
-
-
-def render_again(path: Path) -> None:
-    """Print the tables in a table.json and write every form of them beside it."""
-    from medexp.report.table import render
-
-    content = render.load_tables(path)
-    render.show(content.tables)
-    for written in render.write_report(content, path.parent):
-        print(written)
-
-
-def finish_sweep(folder: Path) -> int:
-    """One table over all jobs, in the sweep's folder and on the terminal; 1 if any failed.
-
-    Where a number varies, the jobs' ranking and figures against it are written too.
-    """
-    from medexp.report.figure import sweeps
-    from medexp.report.table import load, render
-
-    runs = load.find_runs([folder])
-    render.write_tables(runs, folder)
-    show([folder])
-    for path in sweeps.write_search(runs, folder):
-        if path.suffix != ".svg":  # the same figures again
-            print(path)
-    return verdict(runs)
-
-
-def finish_paper(folder: Path) -> int:
-    """The tables of a paper's runs, their figures, the audit and the page, in their folder."""
-    from medexp.config import paper
-    from medexp.report.figure import figures
-    from medexp.report.table import load, render
-
-    runs = load.find_runs([folder])
-    render.write_tables(runs, folder)
-    show([folder])
-    node = next(run.config["paper"] for run in runs if run.config.get("paper"))
-    drawn = figures.write_figures(paper.parse_paper(node), runs, folder / "figures")
-    for path in drawn:
-        if path.suffix != ".svg":
-            print(path)
-    own = os.environ.get("MEDEXP_CONFIG_DIR")
-    found = papers.audit_of_table(node, ["--config-dir", own] if own else [])
-    write_text(folder / "audit.json", json.dumps(found, indent=2) + "\n")
-    print(write_page([folder], folder / "index.html"))
-    return verdict(runs)
-
-
-def verdict(runs: Sequence[Any]) -> int:
-    """The exit code of a sweep, and a line on stderr where not all of it is done."""
-    failed = [run for run in runs if run.state != "done"]
-    if failed:
-        print(f"medexp: {len(failed)} of {len(runs)} jobs failed; see the table", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def write_page(folders: Sequence[Path], path: Path, more: Sequence[Path] = ()) -> Path:
-    """One page of all runs in the folders, with the figures and audits that lie in the folders.
-
-    Where there are no figures, curves and ROC of the runs are drawn over one another for it. more:
-    PNG files to be shown behind the figures.
-    """
-    from medexp.report.figure import figures
-    from medexp.report.page import page
-    from medexp.report.table import compare, load, tables
-
-    runs = load.find_runs(folders)
-    audits = [file for folder in folders for file in sorted(folder.glob("audit.json"))]
-    findings = [one for file in audits for one in json.loads(file.read_text(encoding="utf-8"))]
-    drawn = [
-        file
-        for folder in folders
-        if not (folder / "status.json").is_file()  # a run's own plots stand beside it
-        for name in ("figures", "plots")
-        for file in sorted((folder / name).glob("*.png"))
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        if not drawn:
-            drawn = [p for p in figures.overlay_figures(runs, Path(scratch)) if p.suffix == ".png"]
-        return page.write_page(
-            runs,
-            path,
-            tables=tables.tables(runs),
-            audit=list({json.dumps(one): one for one in findings}.values()),
-            comparisons=compare.compare_runs(runs),
-            figures=[*drawn, *more],
-        )

@@ -1,41 +1,19 @@
-"""Whether the keys of a node fit its `_target_`, and values fit a schema.
+"""Whether a node fits its `_target_`: its keys are the arguments of a function or class.
 
-Hydra's struct mode refuses a misspelt key on the command line, but not one in a composed YAML: the
-schema, first in the defaults list, does both. Inside a group's node the keys are the arguments of
-its `_target_`, so the schema there is the target's own signature.
+So a user's own class needs no second declaration: its signature is the schema.
 """
 
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Any
 
 from medexp.config.settings import FACTS
+from medexp.config.tree import fits, spell
 from medexp.errors import ConfigError, nearest
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-
-
-def check_schema(settings: Mapping[str, Any], schema: type, prefix: str = "") -> None:
-    """Refuse a key that the schema does not have, or a value of another type.
-
-    Hydra checks what it composes; `+key=value` and plain nodes get past it.
-    """
-    fields = typing.get_type_hints(schema)
-    for name, value in settings.items():
-        if name not in fields:
-            raise ConfigError(f"{prefix}{name}: no such key. {nearest(name, fields)}")
-        if is_dataclass(fields[name]):
-            check_schema(value, fields[name], f"{prefix}{name}.")
-        elif not _fits(value, fields[name]):
-            raise ConfigError(
-                f"{prefix}{name}={value!r}: must be {_spell(fields[name])}, "
-                f"not {type(value).__name__}"
-            )
 
 
 def locate(path: str, key: str) -> Callable[..., Any]:
@@ -85,9 +63,9 @@ def check_node(
             raise ConfigError(
                 f"{key}.{name}: not an argument of {node['_target_']}. {nearest(name, valid)}"
             )
-        if name in hints and not _fits(value, hints[name]):
+        if name in hints and not fits(value, hints[name]):
             raise ConfigError(
-                f"{key}.{name}={value!r}: must be {_spell(hints[name])}, not {type(value).__name__}"
+                f"{key}.{name}={value!r}: must be {spell(hints[name])}, not {type(value).__name__}"
             )
         for inner, node_inside in _nodes_in(f"{key}.{name}", value):
             check_node(inner, node_inside)
@@ -127,48 +105,3 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except Exception:  # a user's annotation that cannot be evaluated is no reason to stop
         return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value can be meant for a parameter so annotated; True where in doubt."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint in (int, float):
-        wanted = int if hint is int else (int, float)
-        return isinstance(value, wanted) and not isinstance(value, bool)
-    if hint in (str, Path):
-        return isinstance(value, str)
-    if (origin or hint) in (list, tuple, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            return False
-        items = (
-            arguments[:1] * len(value) if (origin is not tuple or ... in arguments) else arguments
-        )
-        return not arguments or (
-            len(items) == len(value) and all(_fits(v, a) for v, a in zip(value, items, strict=True))
-        )
-    if (origin or hint) in (dict, Mapping):
-        return isinstance(value, Mapping)
-    # Tensors, callables and the like have no YAML form but a nested node.
-    return inspect.isclass(hint) is False or isinstance(value, (Mapping, hint))
-
-
-def _spell(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(argument) for argument in arguments)
-    if origin in (list, tuple, Sequence):
-        items = dict.fromkeys(_spell(argument) for argument in arguments if argument is not ...)
-        return f"a list of {', '.join(items)}"
-    if hint is type(None):
-        return "null"
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    return getattr(hint, "__name__", None) if inspect.isclass(hint) else str(hint)  # type: ignore

@@ -6,30 +6,29 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from medexp.config.compose import instantiate
-from medexp.config.settings import Plan
-from medexp.config.targets import check_schema, locate
+from medexp.config.settings import DatasetNode, Plan, Settings, Source
+from medexp.config.targets import locate
 from medexp.data.base import PARTS, Dataset, Pool, Rows, Split
 from medexp.data.cache import cache_dir, make_once
 from medexp.data.split import leak_marks, plan_rows
 from medexp.data.store import stored
-from medexp.errors import ConfigError, MedexpError, one_of
+from medexp.errors import ConfigError, MedexpError
 
 log = logging.getLogger(__name__)
 
 
-def load_data(settings: Mapping[str, Any], *, examine: bool = False) -> Dataset:
+def load_data(settings: Settings, *, examine: bool = False) -> Dataset:
     """The data set of a config, split and decoded.
 
     examine: for `medexp data check`, which reports what stops a run: unreadable images are left
     out and groups may cross the split.
     """
-    plan = plan_of(settings["dataset"])
+    plan = settings.dataset.split
     if examine:
         plan = replace(plan, allow_leak=True, on_error="skip")
     loaded = load_pool(settings)
@@ -38,27 +37,20 @@ def load_data(settings: Mapping[str, Any], *, examine: bool = False) -> Dataset:
     return split_pool(loaded, plan)
 
 
-def load_pool(settings: Mapping[str, Any]) -> Pool | Dataset:
+def load_pool(settings: Settings) -> Pool | Dataset:
     """What the reader of a config returns; phantoms are written to the cache on first use."""
-    node, source = dict(settings["dataset"]), settings["source"]
-    one_of("source.kind", source["kind"], ("disk", "phantom"))
-    if source["kind"] == "phantom":
-        node["root"] = str(phantom_root(settings["names"]["dataset"], node, source))
-    loaded = instantiate("dataset", node)
+    dataset = settings.dataset
+    arguments = dataset.arguments()
+    if settings.source.kind == "phantom":
+        name = settings.names.dataset
+        arguments["root"] = str(phantom_root(name, dataset, settings.source))
+    loaded = instantiate("dataset", arguments)
     if not isinstance(loaded, (Pool, Dataset)):
         raise ConfigError(
-            f"dataset._target_={node['_target_']}: returned {type(loaded).__name__}. It must "
+            f"dataset._target_={dataset.target}: returned {type(loaded).__name__}. It must "
             "return a medexp.data.Pool, or a medexp.data.Dataset that is split already"
         )
     return loaded
-
-
-def plan_of(node: Mapping[str, Any]) -> Plan:
-    """The keys of a data set's node that are not its reader's."""
-    given = {name: node[name] for name in asdict(Plan()) if name in node}
-    check_schema(given, Plan, "dataset.")
-    one_of("dataset.on_error", given.get("on_error", "fail"), ("fail", "skip"))
-    return Plan(**given)
 
 
 def split_pool(pool: Pool, plan: Plan) -> Dataset:
@@ -152,7 +144,7 @@ def given_dataset(data: Dataset, plan: Plan) -> Dataset:
     return replace(data, marks={**data.marks, **leaks})
 
 
-def phantom_root(name: str, node: Mapping[str, Any], source: Mapping[str, Any]) -> Path:
+def phantom_root(name: str, node: DatasetNode, source: Source) -> Path:
     """The folder of a data set's phantoms, written on first use."""
     if not node.get("phantom"):
         raise ConfigError(
@@ -160,7 +152,7 @@ def phantom_root(name: str, node: Mapping[str, Any], source: Mapping[str, Any]) 
             "write(folder, size, seed), or source=disk"
         )
     write = locate(node["phantom"], "dataset.phantom")
-    size, seed = source["size"], source["seed"]
+    size, seed = source.size, source.seed
     if size is None:
         size = inspect.signature(write).parameters["size"].default
         if size is inspect.Parameter.empty:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,22 +19,13 @@ from typing import Any
 
 import yaml
 
+from medexp.config.line import Line
 from medexp.config.paper import BUDGETS, Paper, parse_paper
+from medexp.config.settings import Settings, decisive
+from medexp.config.tree import without_numbers
 from medexp.errors import ConfigError, nearest, one_of
 from medexp.runs.files import read_json, write_json, write_text
 
-# What may change from one call to the next: it decides no number.
-NO_NUMBER = (
-    "resume",
-    "debug",
-    "dataset.root",
-    "trainer.device",
-    "trainer.threads",
-    "trainer.data",
-    "trainer.profile",
-    "trainer.cache_features",
-)
-OVERRIDE = re.compile(r"[+]{0,2}[\w./@:]+=")
 REPEATED = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
 
 
@@ -170,18 +161,24 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
     return list(seen.values())
 
 
-def said(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """KEY -> its values, of the overrides of a command line."""
-    pairs = [a.split("=", 1) for a in arguments if OVERRIDE.match(a)]
+def values_of(line: Line) -> dict[str, list[str]]:
+    """KEY -> its values, of the overrides of a command line, as they are spelled there."""
     return {
-        key.lstrip("+"): value.split(",") if _is_list(value) else [value] for key, value in pairs
+        one.key_or_group: (
+            [str(text) for text in one.sweep_string_iterator()]
+            if one.is_sweep_override()
+            else [str(one.input_line).partition("=")[2]]
+        )
+        for one in line.overrides
     }
 
 
-def of_every_run(arguments: Sequence[str]) -> list[str]:
+def of_every_run(line: Line) -> list[str]:
     """The overrides of a command line that neither choose the table nor are Hydra's own."""
     return [
-        a for a in arguments if OVERRIDE.match(a) and not re.match(r"[+]*(paper[.=]|hydra[./])", a)
+        str(one.input_line)
+        for one in line.overrides
+        if not re.match(r"paper($|\.)|hydra[./]", one.key_or_group)
     ]
 
 
@@ -208,13 +205,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text).strip("-") or "row"
 
 
-def folder_of(name: str, budget: str, source: str, user: Mapping[str, Sequence[str]]) -> str:
+def folder_of(name: str, line: Line) -> str:
     """Where the runs of a table lie: one folder for a budget, a source and what else was said."""
-    varied = (*REPEATED, *NO_NUMBER)
+    values = values_of(line)
+    budget = values.get("paper.budget", ["full"])[0]
+    source = values.get("source", ["disk"])[0]
+    varied = (*REPEATED, "dataset.root", *without_numbers(Settings))
     kept = {
-        key: values[0]
-        for key, values in user.items()
-        if len(values) == 1 and key not in varied and not key.startswith(("paper.", "hydra"))
+        key: texts[0]
+        for key, texts in values.items()
+        if len(texts) == 1 and key not in varied and not key.startswith(("paper.", "hydra"))
     }
     words = "".join(f"-{key}={kept[key]}" for key in sorted(kept) if key not in ("paper", "source"))
     if len(words) > 120:  # a folder's name has 255 bytes
@@ -257,19 +257,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _read_config(file: Path, changed: int) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
-
-
-def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """KEY -> value of all that decides a run's numbers, in a resolved config."""
-
-    def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping) and value:
-            for name, inner in value.items():
-                yield from leaves(f"{key}.{name}" if key else str(name), inner)
-        elif key not in NO_NUMBER and not key.startswith("paper."):
-            yield key, value
-
-    return dict(leaves("", dict(settings)))
 
 
 def find_twin(root: Path, settings: Mapping[str, Any], paper: Mapping[str, Any]) -> Path | None:

@@ -13,33 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from medexp.config.settings import Stage
-from medexp.config.targets import check_schema
 from medexp.errors import ConfigError, nearest
 
 
-def read_stages(network: nn.Module, node: Mapping[str, Mapping[str, Any]]) -> dict[str, Stage]:
+def named_stages(network: nn.Module, stages: Mapping[str, Stage]) -> dict[str, Stage]:
     """The `model.stages` of a config; ConfigError where a stage is no child of the network."""
     children = dict(network.named_children())
-    stages = {}
-    for name, values in node.items():
+    for name in stages:
         if name not in children:
             raise ConfigError(f"model.stages.{name}: no such stage. {nearest(name, children)}")
-        check_schema(values, Stage, f"model.stages.{name}.")
-        stage = Stage(**values)
-        for key in ("l1", "l2"):
-            if getattr(stage, key) < 0:
-                raise ConfigError(
-                    f"model.stages.{name}.{key}={getattr(stage, key)}: must be 0 or more"
-                )
-        for key in ("lr", "weight_decay"):
-            if (getattr(stage, key) or 0) < 0:
-                raise ConfigError(
-                    f"model.stages.{name}.{key}={getattr(stage, key)}: must be 0 or more, or null"
-                )
-        stages[name] = stage
     if stages and all(name in stages and stages[name].frozen for name in children):
         raise ConfigError("model.stages: every stage is frozen, so nothing is left to train")
-    return stages
+    return dict(stages)
 
 
 def freeze(network: nn.Module, stages: Mapping[str, Stage]) -> None:

@@ -89,7 +89,7 @@ def provenance(
         "medexp": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "device": device,
@@ -100,6 +100,11 @@ def provenance(
         "config_dir": config_dir,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def versions() -> dict[str, str]:
+    """Package -> version of those that numbers may depend on."""
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def _commit() -> str | None:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from medexp.augment import Augment, Identity
-from medexp.config.settings import Stage
-from medexp.data.base import Split
+from medexp.config.settings import Stage, Trainer
+from medexp.data.base import Dataset, Split
 from medexp.data.store import bar
 from medexp.errors import ConfigError, one_of
 from medexp.models.stages import train_mode
@@ -62,44 +62,50 @@ class Rest(nn.Module):
         return self.network.classify(x.reshape(len(x), *self.shape))
 
 
+class Frozen(NamedTuple):
+    """The stages of a network before and after a switch (trainer.switch_at)."""
+
+    stages: Mapping[str, Stage]
+    later: Mapping[str, Stage]
+
+    def names(self) -> list[str]:
+        """The stages that are frozen throughout."""
+        return [name for name, s in self.stages.items() if s.frozen and self.later[name].frozen]
+
+
 @contextmanager
 def shown(
-    choice: str,
+    settings: Trainer,
     network: nn.Module,
-    train: Split,
-    val: Split,
+    data: Dataset,
     folder: Path,
     *,
-    stages: Mapping[str, Stage],
-    later: Mapping[str, Stage],
+    frozen: Frozen,
     augment: Augment,
     epochs: int,
-    batch_sizes: tuple[int, int],
-    device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
-    channels_last: bool,
 ) -> Iterator[Shown]:
-    """Yield the images, or features of the frozen stages, kept in `folder` as long as they serve.
+    """Yield the images, or the features that frozen stages compute of them, kept in `folder`.
 
-    choice: trainer.cache_features; `auto` keeps them where the epochs that are left are more than
-    one and all would compute the same. stages, later: before and from the switch on. batch_sizes:
-    of training and validation. Features are computed as the loop would, those of the training
-    images under `autocast`, the others in float32.
+    settings.cache_features: `auto` keeps features where more than one epoch is left and all epochs
+    would compute the same. They are computed as the loop would: those of the training images under
+    `autocast`, the others in float32. The folder is removed at the end.
 
     Raises ConfigError where they are asked for and cannot be kept.
     """
+    choice, train, val = settings.cache_features, data.train, data.val
     one_of("trainer.cache_features", choice, CHOICES)
     images = Shown(train, val, lambda network: network)
-    frozen = [name for name, s in stages.items() if s.frozen and later[name].frozen]
-    if choice == "off" or (choice == "auto" and (epochs < 2 or not frozen)):
+    if choice == "off" or (choice == "auto" and (epochs < 2 or not frozen.names())):
         yield images
         return
     began = time.perf_counter()
-    train_mode(network, stages)
+    train_mode(network, frozen.stages)
     leading = tuple(getattr(network, "leading", ()))
-    encode = partial(encoded, network, device=device, channels_last=channels_last)
-    first = train.images[: batch_sizes[0]]
-    why = changing(network, leading, frozen, stages, augment) or unfit(
+    encode = partial(encoded, network, channels_last=settings.channels_last)
+    first = train.images[: settings.batch_size]
+    device = next(network.parameters()).device
+    why = changing(network, leading, frozen, augment) or unfit(
         partial(encode, first), device, folder, (len(train) + len(val)) / len(first)
     )
     if why:
@@ -112,12 +118,13 @@ def shown(
     folder.mkdir(parents=True)
     try:
         with autocast():
-            of_train, dtype = kept(encode, train, folder / "train.npy", batch_sizes[0])
+            of_train, dtype = kept(encode, train, folder / "train.npy", settings.batch_size)
         network.eval()
-        of_val, _ = kept(encode, val, folder / "val.npy", batch_sizes[1])
+        of_val, _ = kept(encode, val, folder / "val.npy", settings.eval_batch_size)
         seconds = time.perf_counter() - began
         log.info(
-            "Kept what the frozen %s make of an image: %s numbers, %.2f GB in all, in %.0f s",
+            "The features that the frozen %s compute of each image are kept: %s numbers an image, "
+            "%.2f GB in all, computed in %.0f s",
             " and ".join(leading),
             f"{math.prod(of_train.shape[1:]):,}",
             (of_train.nbytes + of_val.nbytes) / 1e9,
@@ -134,26 +141,19 @@ def shown(
 
 
 def changing(
-    network: nn.Module,
-    leading: Sequence[str],
-    frozen: Sequence[str],
-    stages: Mapping[str, Stage],
-    augment: Augment,
+    network: nn.Module, leading: Sequence[str], frozen: Frozen, augment: Augment
 ) -> str | None:
-    """Why an epoch could find other features than the one before; None where it cannot.
-
-    frozen: the stages that never train.
-    """
+    """Why the features of an epoch could differ from those of the one before; None: they cannot."""
     if not leading:
         return f"{type(network).__name__} does not say how it divides (leading, encode, classify)"
-    if trained := [name for name in leading if name not in frozen]:
+    if trained := [name for name in leading if name not in frozen.names()]:
         return f"{trained[0]} trains, and it is of the leading part ({', '.join(leading)})"
     if not isinstance(augment, Identity):
         return "the images are augmented anew in every epoch. Take augment=none"
     for name in leading:
         norms = nn.modules.batchnorm._BatchNorm
         layers = network.get_submodule(name).modules()
-        if not stages[name].fixed_statistics and any(isinstance(m, norms) for m in layers):
+        if not frozen.stages[name].fixed_statistics and any(isinstance(m, norms) for m in layers):
             return f"BatchNorm's statistics change (model.stages.{name}.fixed_statistics=false)"
     return None
 
@@ -173,16 +173,15 @@ def unfit(
 
 
 @torch.inference_mode()
-def encoded(
-    network: Any, images: np.ndarray, *, device: torch.device, channels_last: bool
-) -> Tensor:
-    """The features (B, ...) of stored images (B, H, W, C)."""
+def encoded(network: Any, images: np.ndarray, *, channels_last: bool) -> Tensor:
+    """The features (B, ...) of stored images (B, H, W, C), on the network's device."""
+    device = next(network.parameters()).device
     x = to_input(torch.from_numpy(images).to(device), channels_last)
     if hasattr(network, "input_mean"):
         # By hand: the hook of weights.normalise_input is on forward.
         x = (x - network.input_mean) / network.input_std
-    found: Tensor = network.encode(x)
-    return found
+    features: Tensor = network.encode(x)
+    return features
 
 
 def kept(

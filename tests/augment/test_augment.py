@@ -400,7 +400,7 @@ def test_volumes_are_rotated_as_in_the_authors_code(channels):
     """scipy.ndimage.rotate, cubic, without reshape, clipped: ViPTT-Net's augmentation."""
     volumes = noise(6, 5, 20, 20, channels)
     volumes = torch.from_numpy(ndimage.gaussian_filter(volumes.numpy(), (0, 0, 1, 1, 0)))
-    augment = compose.instantiate("augment", compose.compose(["augment=tbt_code"])["augment"])
+    augment = compose.instantiate("augment", compose.compose(["augment=tbt_code"]).augment)
     draws = torch.rand(6, 7, generator=seeded())
     draws[:, 0] = 0.5
     draws[:, 1] = (torch.arange(6) + 0.5) / 6
@@ -466,7 +466,7 @@ def test_a_range_is_drawn_uniformly():
 )
 def test_the_angles_of_the_tbt_paper_and_of_its_code(name, shares):
     n = 8000
-    augment = compose.instantiate("augment", compose.compose([f"augment={name}"])["augment"])
+    augment = compose.instantiate("augment", compose.compose([f"augment={name}"]).augment)
     angles = Counter(np.rad2deg(drawn(augment, n)[:, 0]).round().astype(int).tolist())
     angles[0] = n - sum(count for angle, count in angles.items() if angle)  # those that stay
     assert set(angles) == set(shares)
@@ -656,7 +656,7 @@ def test_chains_nest():
 
 @pytest.mark.parametrize("name", YAMLS)
 def test_every_yaml_gives_an_augmentation(name):
-    augment = compose.instantiate("augment", compose.compose([f"augment={name}"])["augment"])
+    augment = compose.instantiate("augment", compose.compose([f"augment={name}"]).augment)
     assert isinstance(augment, Augment)
     for images in (noise(3, 12, 12, 3, dtype=torch.uint8), noise(2, 4, 12, 12, 1)):
         out = augment(images.clone(), augment.draw(len(images), seeded()))

@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from medexp.cli import dispatch as cli
+from medexp.config.compose import compose, compose_node
+from medexp.config.groups import options
+from medexp.config.targets import check_node
 from medexp.report.table.load import rescore
 from tests.conftest import MINE, ROOT, read
 
@@ -151,10 +154,9 @@ def test_a_misspelt_key_in_a_users_yaml_is_refused_by_name(medexp, workplace):
 
 def test_swapping_a_group_leaves_no_stray_key(medexp):
     for group in ("optimizer", "schedule", "augment"):
-        for option in cli.compose.options(group):
-            settings = cli.compose.compose([f"{group}={option}"])
-            cli.compose.check_node(group, settings[group])
-    assert "momentum" not in cli.compose.compose(["optimizer=adam"])["optimizer"]
+        for option in options(group):
+            check_node(group, compose_node(group, option))
+    assert "momentum" not in compose(["optimizer=adam"]).optimizer
 
 
 def test_a_defect_is_a_failed_run_with_its_traceback_in_the_log(toy, medexp):
@@ -252,6 +254,9 @@ def test_help_helps_and_imports_no_torch(command):
 import sys
 sys.argv = {["medexp", *command, "--help"]!r}
 from medexp.cli import dispatch as cli
+from medexp.config.compose import compose, compose_node
+from medexp.config.groups import options
+from medexp.config.targets import check_node
 try:
     cli.main()
 except SystemExit as stop:

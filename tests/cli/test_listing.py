@@ -1,18 +1,20 @@
 """Rows of the listings; their commands are run in test_cli.py."""
 
 from medexp.cli import listing
-from medexp.config import compose
+from medexp.config.compose import compose
+from medexp.config.groups import options
+from medexp.models import counts
 
 
 def test_verdicts():
-    assert listing.verdict(100, 100) == "agrees"
-    assert listing.verdict(90, 1100) == "differs (-1,010)"
-    assert listing.verdict(100, None) == "not reported"
+    assert counts.verdict(100, 100) == "agrees"
+    assert counts.verdict(90, 1100) == "differs (-1,010)"
+    assert counts.verdict(100, None) == "not reported"
 
 
 def test_what_a_paper_counts_decides_what_is_compared():
     def both(**about):
-        return listing.reported_count(about, 10, 12)
+        return counts.reported_count(about, 10, 12)
 
     assert both(reported_parameters=10, reported_total=12) == (10, 10)
     assert both(reported_parameters=None, reported_total=12) == (12, 12)
@@ -25,12 +27,12 @@ def test_short_numbers():
 
 
 def test_every_option_of_the_groups_has_a_row():
-    nodes = {n: compose.compose([f"model={n}"])["model"] for n in compose.options("model")}
+    nodes = {n: compose([f"model={n}"]).model for n in options("model")}
     for name, node in nodes.items():
-        row = listing.model_row(name, node, listing.model_layers(node))
+        row = counts.model_row(name, node, counts.model_layers(node))
         assert row["verdict"] and row["multiply_adds"] > 0 and row["trainable"] <= row["total"]
     assert len(nodes) >= 18
     rows = {row["dataset"]: row for row in listing.dataset_rows([])}
-    assert list(rows) == compose.options("dataset")
+    assert list(rows) == options("dataset")
     assert rows["pcam"]["counts"] == {"train": 262144, "val": 32768, "test": 32768}
     assert rows["pcam"]["phantom"] and not rows["pcam"]["found"]

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from medexp.cli import papers
-from medexp.config.compose import compose
+from medexp.config.compose import compose, compose_node
 from medexp.config.paper import BUDGETS, parse_paper, rounding
 from medexp.config.targets import check_node
 from medexp.errors import ConfigError
+from medexp.jobs import audit
 from medexp.jobs.paper import plan
 from tests.conftest import MINE, ROOT
 
@@ -108,7 +109,7 @@ def nodes():
 @pytest.fixture(scope="module")
 def findings(nodes):
     """Everything that the audit of all papers finds."""
-    return papers.audit_of(nodes.values())
+    return audit.audit_of(nodes.values())
 
 
 @pytest.fixture
@@ -116,11 +117,10 @@ def command(capsys, monkeypatch, nodes):
     """`medexp papers ...` on a terminal of 80 columns; its output, which must fit."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def composed(overrides, arguments=()):
-        name = overrides[0].removeprefix("paper=")  # the shipped ones are composed once for all
-        return {"paper": nodes[name]} if name in nodes else compose(overrides, arguments)
+    def composed(group, name, arguments=()):  # the shipped ones are composed once for all
+        return nodes[name] if name in nodes else compose_node(group, name, arguments)
 
-    monkeypatch.setattr(papers, "compose", composed)
+    monkeypatch.setattr(papers, "compose_node", composed)
 
     def run(*arguments):
         assert papers.papers(list(map(str, arguments))) == 0
@@ -149,7 +149,7 @@ def test_a_data_set_is_held_against_its_papers_main_table(nodes):
     for own, main in zip(OWN, MAIN, strict=True):
         assert nodes[own] | {"audit": None} == nodes[main] | {"audit": None}
         assert nodes[own]["audit"] != nodes[main].get("audit")
-        assert compose([f"dataset={own}"])["paper"] == nodes[own]
+        assert compose([f"dataset={own}"]).paper == nodes[own]
 
 
 @pytest.mark.parametrize(("file", "line", "name", "labels"), LINES)
@@ -186,11 +186,11 @@ def test_every_run_composes_in_every_budget(nodes, name):
     assert len(words) >= len({row.key for row in paper.rows})
     for own in words.values():
         settings = compose([f"paper={name}", *own])
-        assert settings["trainer"]["resamples"] == 200  # smoke came last
+        assert settings.trainer.resamples == 200  # smoke came last
         for group in ("optimizer", "schedule", "augment", "loss", "sampling"):
-            check_node(group, settings[group])
-        check_node("dataset", settings["dataset"], {"root": ""})
-        check_node("model", settings["model"], SUPPLIED)
+            check_node(group, getattr(settings, group))
+        check_node("dataset", settings.dataset, {"root": ""})
+        check_node("model", settings.model, SUPPLIED)
 
 
 def test_rows_differ_in_what_the_paper_says(nodes):
@@ -323,13 +323,13 @@ def test_the_audit_of_a_table_and_of_a_paper(command):
 
 
 def test_a_papers_own_tables_are_found_once(nodes):
-    both = papers.audit_of([nodes["ldct_table1"], nodes["ldct_table1"]])
-    assert both == papers.audit_of([nodes["ldct_table1"]])
+    both = audit.audit_of([nodes["ldct_table1"], nodes["ldct_table1"]])
+    assert both == audit.audit_of([nodes["ldct_table1"]])
     assert json.loads(json.dumps(both)) == both
-    whole = papers.audit_of_table(nodes["ldct_table2"])
+    whole = audit.audit_of_table(nodes["ldct_table2"])
     assert {one["where"].partition(",")[0] for one in whole} >= {"Table 2", "Abstract"}
-    assert all(one in whole for one in papers.audit_of([nodes["ldct_table2"], nodes["ldct"]]))
-    alone = papers.audit_of_table(nodes["ldct_table2"] | {"citation": "of another"})
+    assert all(one in whole for one in audit.audit_of([nodes["ldct_table2"], nodes["ldct"]]))
+    alone = audit.audit_of_table(nodes["ldct_table2"] | {"citation": "of another"})
     assert {one["where"].partition(",")[0] for one in alone} == {"Table 2"}
 
 
@@ -381,4 +381,4 @@ def test_a_paper_of_a_users_own_is_listed_and_audited(command, own):
 def test_a_paper_that_asks_for_an_unknown_network_is_told(own):
     node = OTHER | {"audit": [{"check": "parameters", "claim": "x", "models": ["native5"]}]}
     with pytest.raises(Exception, match=r"audit\[0\]: model=native5: no such option. Did you mean"):
-        papers.audit_of([node])
+        audit.audit_of([node])

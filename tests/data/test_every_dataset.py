@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medexp.config.compose import options
+from medexp.config.groups import options
 from medexp.data.phantom.folders import write_folder
 from tests.conftest import read
 

@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from medexp.config.settings import Plan
+from medexp.config.settings import DatasetNode, Names, Plan, Source
+from medexp.config.tree import build
 from medexp.data import load as sources
 from medexp.data.base import Dataset, Pool, Split
 from medexp.errors import ConfigError, MedexpError
@@ -53,11 +55,11 @@ def returns_a_list(root: str) -> list[int]:
 
 
 def settings(target="pool", source=None, **node):
-    return {
-        "names": {"dataset": "mine", "model": "x"},
-        "dataset": {"_target_": f"{__name__}.{target}", "root": "r", **node},
-        "source": source or {"kind": "disk", "size": None, "seed": 0},
-    }
+    return SimpleNamespace(
+        names=Names("mine", "x"),
+        dataset=DatasetNode({"_target_": f"{__name__}.{target}", "root": "r", **node}),
+        source=build(Source, source or {}, "source."),
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from medexp.cli import dispatch as cli
-from medexp.config.compose import folders_of
+from medexp.config.line import folders_of
 from medexp.report.table.load import read_predictions
 from medexp.runs.files import write_json
 from tests.cli.test_dispatch import query

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medexp.config.line import read_line
 from medexp.config.paper import parse_paper
+from medexp.config.settings import decisive
 from medexp.errors import ConfigError
 from medexp.jobs import paper as reproduce
 from tests.conftest import MINE, read
@@ -116,15 +118,16 @@ def test_values_are_spelled_as_the_command_line_takes_them():
 
 
 def test_a_table_is_found_again_in_its_folder():
-    user = reproduce.said(
+    line = read_line(
         ["-m", "paper=toys", "paper.budget=smoke", "seed=0,1", "+dataset.n=8", "source=phantom",
          "trainer.device=cpu", "trainer.threads=1", "model.shape=[1,2]", "hydra.verbose=true"]
     )  # fmt: skip
+    user = reproduce.values_of(line)
     assert user["seed"] == ["0", "1"] and user["model.shape"] == ["[1,2]"]
-    found = reproduce.folder_of("toys", "smoke", "phantom", user)
+    found = reproduce.folder_of("toys", line)
     assert found == "outputs/papers/toys-smoke-phantom-dataset.n=8-model.shape=-1-2"
-    long = {f"key{i}": ["value"] for i in range(40)}
-    names = {reproduce.folder_of("toys", "full", "disk", long | {"x": [str(i)]}) for i in (1, 2)}
+    long = [f"key{i}=value" for i in range(40)]
+    names = {reproduce.folder_of("toys", read_line([*long, f"x={i}"])) for i in (1, 2)}
     assert len(names) == 2 and all(len(name) < 80 for name in names)
 
 
@@ -135,7 +138,7 @@ def test_how_a_run_stands(tmp_path):
         "trainer": {"epochs": 3, "threads": 2},
         "paper": {"a": 1},
     }
-    facts = reproduce.decisive(settings)
+    facts = decisive(settings)
     assert facts == {"seed": 0, "trainer.epochs": 3}
     run = tmp_path / "run"
 
@@ -252,7 +255,7 @@ def test_a_run_of_another_table_with_the_same_settings_is_taken(table, medexp, w
     # What the marks are made of differs: not taken.
     config = reproduce.read_config(twin)
     found = [
-        reproduce.find_twin(Path("out/three"), reproduce.decisive(config), paper)
+        reproduce.find_twin(Path("out/three"), decisive(config), paper)
         for paper in (config["paper"], config["paper"] | {"epochs": 7})
     ]
     assert found == [twin, None]

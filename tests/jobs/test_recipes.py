@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from medexp.config.compose import compose, options
+from medexp.config.compose import compose
+from medexp.config.groups import options
 from tests.conftest import MINE, read
 
 # What makes one epoch short; the recipe's own settings otherwise.

@@ -214,8 +214,8 @@ def test_a_hopeless_job_ends_early_and_says_so(medexp):
     [(["tune=tpe"], 3), (["tune=tpe_l2"], 3), (["tune=tpe", "trainer.prune_after=null"], None)],
 )
 def test_a_study_ends_hopeless_trials(words, epochs):
-    assert compose.compose(words)["trainer"]["prune_after"] == epochs
-    assert compose.compose([])["trainer"]["prune_after"] is None
+    assert compose.compose(words).trainer.prune_after == epochs
+    assert compose.compose([]).trainer.prune_after is None
 
 
 # ---------------------------------------------------------------- Optuna

@@ -20,7 +20,7 @@ from medexp.models.summary import layer_table, layers, totals
 
 
 def native3():
-    node = compose(["model=native3"])["model"]
+    node = compose(["model=native3"]).model
     return instantiate("model", node, num_classes=2, in_channels=3, image_size=(96, 96))
 
 

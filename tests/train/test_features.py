@@ -19,10 +19,9 @@ from medexp.errors import ConfigError, Interrupted
 from medexp.models.standard import resnet50
 from medexp.models.tbt import ViPTT
 from medexp.models.weights import normalise_input
-from medexp.train import features, losses, schedules
-from medexp.train import loop as train
+from medexp.train import features
+from tests.train import kit
 
-CPU = torch.device("cpu")
 FROZEN = {"first": Stage(frozen=True, l2=0.01), "second": Stage(frozen=True)}
 ADAM = partial(torch.optim.Adam, lr=0.01)
 
@@ -92,24 +91,9 @@ def network(**changes):
 
 def fit(folder, choice, net=None, **changes):
     net = net or network()
-    settings = {
-        "dataset": data(),
-        "optimizer": ADAM,
-        "schedule": partial(schedules.constant),
-        "loss": losses.cross_entropy,
-        "augment": augment.Identity(),
-        "epochs": 3,
-        "batch_size": 16,
-        "eval_batch_size": 10,
-        "monitor": "val_loss",
-        "device": CPU,
-        "precision": None,
-        "channels_last": True,
-        "seed": 0,
-        "stages": FROZEN,
-    } | changes
-    fitted = train.fit(net, settings.pop("dataset"), folder, cache_features=choice, **settings)
-    return net, fitted
+    settings = {"optimizer": ADAM, "eval_batch_size": 10, "monitor": "val_loss", "stages": FROZEN}
+    settings |= {"dataset": data(), "cache_features": choice, **changes}
+    return net, kit.fit(folder, net, settings.pop("dataset"), **settings)
 
 
 def rows_of(folder):
@@ -233,19 +217,20 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
     assert_same(again, whole)
 
 
-def shown(folder, choice="on", net=None, **changes):
-    settings = {
-        "stages": FROZEN,
-        "later": FROZEN,
-        "augment": augment.Identity(),
-        "epochs": 2,
-        "batch_sizes": (16, 10),
-        "device": CPU,
-        "autocast": partial(torch.autocast, "cpu", enabled=False),
-        "channels_last": True,
-    } | changes
-    own = data()
-    return features.shown(choice, net or network(), own.train, own.val, folder, **settings)
+def shown(folder, choice="on", net=None, stages=FROZEN, later=FROZEN, **changes):
+    return features.shown(
+        kit.settings_of(cache_features=choice, eval_batch_size=10),
+        net or network(),
+        data(),
+        folder,
+        **{
+            "frozen": features.Frozen(stages, later),
+            "augment": augment.Identity(),
+            "epochs": 2,
+            "autocast": partial(torch.autocast, "cpu", enabled=False),
+            **changes,
+        },
+    )
 
 
 def test_features_lie_on_the_disk_while_they_serve(tmp_path):

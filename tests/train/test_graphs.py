@@ -17,7 +17,8 @@ from medexp.augment import FlipsTurns
 from medexp.config.settings import Stage
 from medexp.errors import ConfigError
 from medexp.train import graphs, optimizers
-from tests.train.test_loop import CPU, data, fit, weights
+from tests.train.kit import CPU, weights
+from tests.train.test_loop import data, fit
 
 GPU = torch.device("cuda")
 
@@ -50,7 +51,7 @@ def replays(monkeypatch):
     monkeypatch.setattr(graphs, "LONGEST", float("inf"))  # however busy the machine is
     real = graphs.of_choice
     monkeypatch.setattr(graphs, "record", record)
-    monkeypatch.setattr("medexp.train.loop.of_choice", of_choice)
+    monkeypatch.setattr("medexp.train.work.of_choice", of_choice)
     return counts
 
 

@@ -34,7 +34,7 @@ def mixtures(logits, labels):
 
 
 def option(name, *overrides, counts=(3, 2)):
-    node = compose.compose([f"loss={name}", *overrides])["loss"]
+    node = compose.compose([f"loss={name}", *overrides]).loss
     return compose.instantiate("loss", node, class_counts=list(counts))
 
 
@@ -372,7 +372,7 @@ def test_values_out_of_range_are_refused(make, message):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "weighted", "focal"])
 def test_nodes_compose_and_are_held_against_their_target(name):
-    node = compose.compose([f"loss={name}"])["loss"]
+    node = compose.compose([f"loss={name}"]).loss
     assert check_node("loss", node, {"class_counts": TBT}) == {"class_counts": TBT}
     logits, labels = batch(5)
     value = option(name, counts=TBT)(logits, labels)

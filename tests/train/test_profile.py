@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +12,9 @@ from torch import nn
 
 from medexp import augment
 from medexp.data.base import Dataset, Split
-from medexp.train import loop as train
-from medexp.train import losses, schedules
 from medexp.train.profile import NOTHING, PARTS, Profile, shares, table, untimed
-
-CPU = torch.device("cpu")
+from tests.train import kit
+from tests.train.kit import CPU
 
 
 def data(n=70):
@@ -32,21 +29,8 @@ def fit(folder, **changes):
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(64, 1)
     )
-    settings = {
-        "optimizer": partial(torch.optim.Adam, lr=0.01),
-        "schedule": partial(schedules.constant),
-        "loss": losses.cross_entropy,
-        "augment": augment.FlipsTurns(),
-        "epochs": 2,
-        "batch_size": 16,
-        "eval_batch_size": 64,
-        "monitor": "val_loss",
-        "device": CPU,
-        "precision": None,
-        "channels_last": True,
-        "seed": 0,
-    }
-    train.fit(network, data(), folder, **settings | changes)
+    settings = {"augment": augment.FlipsTurns(), "epochs": 2, "monitor": "val_loss", **changes}
+    kit.fit(folder, network, data(), **settings)
     rows = (folder / "history.csv").read_text().splitlines()
     return [row.split(",")[:-2] for row in rows]  # all but the times
 

@@ -122,7 +122,7 @@ def test_sizes_below_one_are_refused(size):
 
 @pytest.mark.parametrize(("name", "kind"), [(n, type(s)) for n, s in ALL.items()])
 def test_options_compose(name, kind):
-    node = compose.compose([f"sampling={name}"])["sampling"]
+    node = compose.compose([f"sampling={name}"]).sampling
     check_node("sampling", node)
     assert isinstance(compose.instantiate("sampling", node), kind)
     with pytest.raises(ConfigError, match=r"sampling\.size"):
@@ -130,6 +130,6 @@ def test_options_compose(name, kind):
 
 
 def test_the_default_is_each_image_once_and_the_papers_20000():
-    node = compose.compose([])["sampling"]
+    node = compose.compose([]).sampling
     assert isinstance(compose.instantiate("sampling", node), Shuffle)
-    assert compose.compose(["sampling=offline"])["sampling"]["size"] == 20_000
+    assert compose.compose(["sampling=offline"]).sampling["size"] == 20_000

@@ -762,7 +762,7 @@ def test_every_command_that_is_shown_composes(file):
     for call in calls:
         overrides = [o if "[" in o else o.split(",")[0] for o in call.replace(" -m", "").split()]
         settings = compose.compose(overrides)
-        check_node("dataset", settings["dataset"], {"root": ""})
+        check_node("dataset", settings.dataset, {"root": ""})
 
 
 def test_the_volume_reader_of_the_docs_runs(tmp_path):

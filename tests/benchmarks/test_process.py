@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medexp.bench import process
+from benchmarks.speed import process
 from medexp.errors import ConfigError, MedexpError
 
 

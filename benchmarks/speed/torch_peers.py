@@ -1,6 +1,6 @@
 """The torch peers, on the very network class that medexp trains.
 
-    python -m medexp.bench.torch_peers bare|loop|lightning JOB.json
+    python -m benchmarks.speed.torch_peers bare|loop|lightning JOB.json
 
 They are written as people write them and as kindly as that allows: images are read into memory
 once, workers persist between epochs, nothing is logged or saved. What they need not do, they do
@@ -26,9 +26,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from medexp.bench.ceilings import ceilings
+from benchmarks.speed.ceilings import ceilings
 from medexp.config.compose import instantiate
-from medexp.models.stages import freeze, read_stages
+from medexp.config.settings import ModelNode
+from medexp.models.stages import freeze, named_stages
 from medexp.score.predict import class_logits
 from medexp.train.device import wait_for
 
@@ -51,7 +52,7 @@ def build(job: Mapping[str, Any]) -> nn.Module:
     network: nn.Module = instantiate(
         "model", node, num_classes=job["classes"], in_channels=channels, image_size=tuple(size)
     )
-    freeze(network, read_stages(network, node.get("stages") or {}))
+    freeze(network, named_stages(network, ModelNode(node).stages))
     return network
 
 

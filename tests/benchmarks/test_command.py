@@ -1,4 +1,4 @@
-"""`medexp bench` on the command line: refusals, peers that are missing or fail, a small run."""
+"""`python -m benchmarks.speed`: refusals, peers that are missing or fail, a small run."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from medexp.bench import command, peers, process, rounds
+from benchmarks.speed import command, peers, process, rounds
 from medexp.errors import MedexpError
 from tests.conftest import MINE, ROOT
 
@@ -36,23 +36,23 @@ from tests.conftest import MINE, ROOT
         (["--out", "kept"], "--out kept: holds bench.md already"),
     ],
 )
-def test_wrong_usage_is_refused_before_anything_runs(medexp, monkeypatch, arguments, message):
+def test_wrong_usage_is_refused_before_anything_runs(bench, monkeypatch, arguments, message):
     monkeypatch.setattr(process, "run", lambda *_: pytest.fail("a process was started"))
     Path("kept").mkdir()
     Path("kept/bench.md").touch()
-    assert medexp("bench", *arguments) == 2
-    assert message in medexp.err
+    assert bench(*arguments) == 2
+    assert message in bench.err
 
 
-def test_an_augmentation_that_the_peers_do_not_have(medexp):
+def test_an_augmentation_that_the_peers_do_not_have(bench):
     own = ("--config-dir", MINE, "augment._target_=torch.nn.Identity")
-    assert medexp("bench", *own, "~augment.horizontal") == 2
-    assert "augment._target_=torch.nn.Identity: no such choice" in medexp.err
+    assert bench(*own, "~augment.horizontal") == 2
+    assert "augment._target_=torch.nn.Identity: no such choice" in bench.err
 
 
-def test_an_unknown_option_of_the_command(medexp):
+def test_an_unknown_option_of_the_command(bench):
     with pytest.raises(SystemExit) as stop:
-        medexp("bench", "--roundz", "3")
+        bench("--roundz", "3")
     assert stop.value.code == 2
 
 
@@ -141,13 +141,13 @@ def temporary_folders():
     return list(Path(tempfile.gettempdir()).glob("medexp-bench-*"))
 
 
-def test_a_small_run(medexp, monkeypatch, tmp_path):
+def test_a_small_run(bench, monkeypatch, tmp_path):
     """The real thing: five processes. Lightning is absent, wherever this runs."""
     monkeypatch.setattr(peers, "has_modules", lambda python, names: "lightning" not in names)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     arguments = ("--peers", "bare,loop,lightning", "--json", "--out", "results")
-    assert medexp("bench", *SMALL, *arguments) == 0, medexp.err
-    result = json.loads(medexp.out)
+    assert bench(*SMALL, *arguments) == 0, bench.err
+    result = json.loads(bench.out)
     assert result == json.loads(Path("results/bench.json").read_text())
     assert list(result["measured"]) == ["medexp", "bare", "loop"]
     for name, one in result["measured"].items():
@@ -166,28 +166,28 @@ def test_a_small_run(medexp, monkeypatch, tmp_path):
     assert achieved["flops_share"] == achieved["flops"] / ceilings["flops"]["median"]
     assert result["left_out"] == {"lightning": "not installed. pip install lightning"}
     text = Path("results/bench.md").read_text()
-    assert "`medexp bench --patches 128" in text and "| loop | fp32 |" in text
+    assert "`python -m benchmarks.speed --patches 128" in text and "| loop | fp32 |" in text
     assert "- lightning: not installed. pip install lightning" in text
-    assert "round 1/1  loop" in medexp.err
+    assert "round 1/1  loop" in bench.err
     assert not temporary_folders() and not Path("outputs").exists()
 
 
 @pytest.mark.slow
-def test_every_peer_that_is_here_in_medexps_precision(medexp):
+def test_every_peer_that_is_here_in_medexps_precision(bench):
     rest = ("--precision", "same", "source=phantom", "source.size=128", "augment=none")
-    assert medexp("bench", *SMALL[2:], *rest) == 0, medexp.err
-    assert "native3 on pcam PHANTOM, batch 32" in medexp.out
-    assert max(map(len, medexp.out.splitlines())) <= 80
+    assert bench(*SMALL[2:], *rest) == 0, bench.err
+    assert "native3 on pcam PHANTOM, batch 32" in bench.out
+    assert max(map(len, bench.out.splitlines())) <= 80
     for name in peers.PEERS:
-        assert re.search(rf"^ *{name}(  | *:) *(bf16|fp32|not installed)", medexp.out, re.M), name
-    assert "failed" not in medexp.out
+        assert re.search(rf"^ *{name}(  | *:) *(bf16|fp32|not installed)", bench.out, re.M), name
+    assert "failed" not in bench.out
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_neither_files_nor_processes(workplace):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(workplace)}
     running = subprocess.Popen(
-        [sys.executable, "-m", "medexp", "bench", "--peers", "loop", "--patches", "1024"],
+        [sys.executable, "-m", "benchmarks.speed", "--peers", "loop", "--patches", "1024"],
         stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     while not temporary_folders_in(workplace, "run-0/history.csv"):
@@ -208,8 +208,8 @@ def temporary_folders_in(folder, inner):
 
 def test_help_names_the_peers_and_imports_no_torch():
     script = (
-        "import sys; from medexp.cli import dispatch as cli\n"
-        "try: cli.run(['bench', '--help'])\n"
+        "import sys; from benchmarks.speed.command import main\n"
+        "try: main(['--help'])\n"
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules"
     )
@@ -221,26 +221,9 @@ def test_help_names_the_peers_and_imports_no_torch():
     assert max(map(len, done.stdout.splitlines())) <= 80
     for name in peers.PEERS:
         assert f"  {name} " in done.stdout
-    assert "  medexp bench model=native1" in done.stdout, "an example"
+    assert "  python -m benchmarks.speed model=native1" in done.stdout, "an example"
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("medexp ben", "bench"),
-        ("medexp bench trainer.thr", "trainer.threads="),
-        ("medexp bench --rounds 3 --peers bare,loop model=native3_", "model=native3_counted"),
-        ("medexp bench --own-data model=native1 optimizer=ad", "optimizer=adam"),
-    ],
-)
-def test_tab_completion(line, found):
-    environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
-    done = subprocess.run(
-        [sys.executable, "-m", "medexp", "-sc", "query=bash"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert found in done.stdout.split()
+def test_the_old_command_names_the_new_one(medexp):
+    assert medexp("bench", "--rounds", "3") == 2
+    assert "In a checkout: python -m benchmarks.speed" in medexp.err

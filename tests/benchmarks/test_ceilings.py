@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medexp.bench import ceilings
+from benchmarks.speed import ceilings
 from medexp.config.compose import compose, instantiate
 from medexp.models import summary
 from medexp.train.losses import cross_entropy
@@ -33,7 +33,7 @@ def test_the_fastest_of_at_least_three():
 @pytest.mark.parametrize("model", ["native3", "native2_counted", "cervixnet1"])
 def test_counted_as_torch_counts(model):
     """Forward and backward of one image; torch counts two operations a multiply-add."""
-    node = compose([f"model={model}"])["model"]
+    node = compose([f"model={model}"]).model
     channels, *size = node["about"]["input"]
     supplied = {"num_classes": 2, "in_channels": channels, "image_size": tuple(size)}
     with torch.device("meta"):

@@ -1,6 +1,6 @@
 """`medexp` as it is on the command line, noting when its first step ends and what it held on CUDA.
 
-    python -m medexp.bench.watched NOTES.json train dataset=pcam ...
+    python -m benchmarks.speed.watched NOTES.json train dataset=pcam ...
 
 The note is a hook of torch's own behind every optimizer step, which does nothing after the first.
 """

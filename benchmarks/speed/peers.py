@@ -20,7 +20,7 @@ class Peer:
     natives_only: bool = False  # its networks are written by hand
 
 
-TORCH_PEER = ("-m", "medexp.bench.torch_peers")
+TORCH_PEER = ("-m", "benchmarks.speed.torch_peers")
 KERAS_PEER = ("-P", str(Path(__file__).with_name("keras_peer.py")))
 PEERS = {
     "bare": Peer("the step alone on one batch, medexp's upper bound", (*TORCH_PEER, "bare")),

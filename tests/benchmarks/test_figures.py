@@ -2,8 +2,8 @@
 
 import pytest
 
-from medexp.bench import figures
-from medexp.bench.figures import Spread
+from benchmarks.speed import figures
+from benchmarks.speed.figures import Spread
 
 REPORT = {
     "images": 1000,

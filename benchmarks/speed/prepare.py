@@ -1,6 +1,6 @@
 """What happens once before the rounds, in a process of its own: files, cache, facts.
 
-    python -m medexp.bench.prepare JOB.json
+    python -m benchmarks.speed.prepare JOB.json
 
 Writes the files that all contestants read, fills medexp's cache, and reports what is measured: the
 number of images, the device, the precision, what training one image costs by count.
@@ -18,8 +18,10 @@ import h5py
 import numpy as np
 import torch
 
-from medexp.bench.ceilings import training_counts
+from benchmarks.speed.ceilings import training_counts
 from medexp.config.compose import instantiate
+from medexp.config.settings import Settings
+from medexp.config.tree import build
 from medexp.data.base import Split
 from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError
@@ -43,13 +45,14 @@ def main() -> int:
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
     """job: settings of a run, folder of the files, patches (None: the user's own data)."""
     settings, folder = job["settings"], Path(job["data"])
+    run = build(Settings, settings)
     if job["patches"]:
         write_random(folder, job["patches"])
-    data = load_data(settings)
+    data = load_data(run)
     if not job["patches"]:
         write_splits(folder, {"train": data.train, "valid": data.val})
-    device = devices.pick_device(settings["trainer"]["device"])
-    precision = devices.pick_precision(settings["trainer"]["amp"], device)
+    device = devices.pick_device(run.trainer.device)
+    precision = devices.pick_precision(run.trainer.amp, device)
     return {
         "images": {name: len(split) for name, split in data.splits().items()},
         "shape": list(data.image_shape),

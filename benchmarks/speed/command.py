@@ -1,4 +1,4 @@
-"""`medexp bench`: medexp and its peers on the same files, in turn, round after round.
+"""`python -m benchmarks.speed`: medexp and its peers on the same files, in turn, round after round.
 
 This process only starts others and waits: it imports neither torch nor a peer, so that a run's peak
 memory, which a process inherits from the one that started it, is the run's own.
@@ -7,6 +7,7 @@ memory, which a process inherits from the one that started it, is the run's own.
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,11 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medexp.bench import figures, process, results, rounds, tables
-from medexp.bench.peers import PEERS, reason_to_leave_out
-from medexp.bench.rounds import Setup
+from benchmarks.speed import figures, process, results, rounds, tables
+from benchmarks.speed.peers import PEERS, reason_to_leave_out
+from benchmarks.speed.rounds import Setup
+from medexp.cli.dispatch import ended
 from medexp.cli.listing import parser
-from medexp.config.compose import compose, option_after, override_of
+from medexp.config.compose import compose
+from medexp.config.groups import option_after
+from medexp.config.line import read_line
+from medexp.config.saved import add_config_dir
+from medexp.config.tree import plain
 from medexp.errors import ConfigError, MedexpError, one_of
 
 PATCH = 96 * 96 * 3  # bytes of a random patch
@@ -36,8 +42,16 @@ OURS = {  # of the command line: what the bench itself decides
 PRECISION = ("auto", "same", "fp32")
 
 
+def main(arguments: list[str]) -> int:
+    """The command with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    os.environ["MEDEXP_COMMAND"] = shlex.join(["python", "-m", "benchmarks.speed", *arguments])
+    if folder := option_after(arguments, "--config-dir"):
+        add_config_dir(folder)
+    return ended(bench, arguments)
+
+
 def bench(arguments: list[str]) -> int:
-    """`medexp bench`. Raises ConfigError for wrong usage before anything is started."""
+    """The command. Raises ConfigError for wrong usage before anything is started."""
     given = command_parser().parse_intermixed_args(arguments)
     names = checked(given)
     with ended_by_signals(), tempfile.TemporaryDirectory(prefix="medexp-bench-") as temporary:
@@ -71,11 +85,11 @@ def command_parser() -> argparse.ArgumentParser:
         "the same network, each in a process of its own, in turn over several rounds;\n"
         "print the speeds, medexp's ratio to each with its spread, the time to the first\n"
         "step and the peak memory.\n\npeers:\n" + peers,
-        "  medexp bench\n"
-        "  medexp bench model=native1 --rounds 5 --peers bare,loop\n"
-        "  medexp bench dataset=cervix model=cervixnet1 source=phantom\n"
-        "  medexp bench --own-data --out results      your PCam, Markdown and JSON\n"
-        "  medexp bench --tf-python ~/tf/bin/python   TensorFlow lives elsewhere",
+        "  python -m benchmarks.speed\n"
+        "  python -m benchmarks.speed model=native1 --rounds 5 --peers bare,loop\n"
+        "  python -m benchmarks.speed dataset=cervix model=cervixnet1 source=phantom\n"
+        "  python -m benchmarks.speed --own-data --out results      your PCam, Markdown and JSON\n"
+        "  python -m benchmarks.speed --tf-python ~/tf/bin/python   TensorFlow lives elsewhere",
     )
     p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as in medexp train")
     p.add_argument(
@@ -117,8 +131,9 @@ def checked(given: argparse.Namespace) -> list[str]:
     ):
         if value < least:
             raise ConfigError(f"{option} {value}: must be {least} or more")
+    line = read_line(given.overrides)
     for key, remedy in OURS.items():
-        if override_of(given.overrides, key) is not None:
+        if line.sets(key):
             raise ConfigError(f"{key}: the bench decides that. {remedy}")
     if shutil.which(given.tf_python) is None:
         raise ConfigError(f"--tf-python {given.tf_python}: no such program")
@@ -134,7 +149,7 @@ def plan_of(given: argparse.Namespace, arguments: list[str], folder: Path) -> Se
     overrides = [*given.overrides, f"trainer.epochs={given.epochs}", "trainer.resamples=0"]
     if given.precision == "fp32":
         overrides.append("trainer.amp=off")
-    settings = compose(overrides, arguments)
+    settings = plain(compose(overrides, arguments))
     patches, environment = None, process.python_path()
     if not given.own_data and settings["source"]["kind"] != "phantom":
         if settings["names"]["dataset"] != "pcam":
@@ -142,19 +157,19 @@ def plan_of(given: argparse.Namespace, arguments: list[str], folder: Path) -> Se
                 f"dataset={settings['names']['dataset']}: random patches are laid out as PCam. Add "
                 "source=phantom, or --own-data for your own files"
             )
-        if override_of(given.overrides, "dataset.root"):
+        if read_line(given.overrides).sets("dataset.root"):
             raise ConfigError("dataset.root: of your own files. Add --own-data")
         patches = given.patches
         require_space(folder, patches)
         overrides.append(f"dataset.root={folder / 'files'}")
-        settings = compose(overrides, arguments)
+        settings = plain(compose(overrides, arguments))
         environment["MEDEXP_CACHE"] = str(folder / "cache")
     node = settings["augment"]
     one_of("augment._target_", node["_target_"], list(AUGMENTS))
     one_of("sampling._target_", settings["sampling"]["_target_"], ["medexp.train.sampling.Shuffle"])
     augment = {key: node[key] for key in AUGMENTS[node["_target_"]]}
-    if config_dir := option_after(arguments, "--config-dir"):
-        overrides += ["--config-dir", config_dir]
+    if given.config_dir:
+        overrides += ["--config-dir", given.config_dir]
     load = os.getloadavg()[0]
     return Setup(given, settings, overrides, folder, patches, augment, environment, load)
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from medexp.bench import keras_peer, prepare, torch_peers
+from benchmarks.speed import keras_peer, prepare, torch_peers
 from medexp.config.compose import compose, instantiate
+from medexp.config.settings import Settings
+from medexp.config.tree import build, plain
 from medexp.data.load import load_data
 
 FLIPS_TURNS = {"horizontal": True, "vertical": True, "turns": True}
@@ -19,9 +21,9 @@ FLIPS_TURNS = {"horizontal": True, "vertical": True, "turns": True}
 
 @pytest.fixture
 def job(workplace):
-    """A job on 64 random patches, as `medexp bench` writes it, files and facts included."""
+    """A job on 64 random patches, as the command writes it, files and facts included."""
     settings = compose([f"dataset.root={workplace / 'files'}", "trainer.device=cpu"])
-    work = {"settings": settings, "data": str(workplace / "files")}
+    work = {"settings": plain(settings), "data": str(workplace / "files")}
     facts = prepare.prepare({**work, "patches": 64})
     keys = ("images", "shape", "dtype", "classes", "device")
     return {
@@ -36,7 +38,7 @@ def job(workplace):
 
 
 def test_files_are_read_alike_by_all(job):
-    data = load_data(job["settings"])
+    data = load_data(build(Settings, job["settings"]))
     assert job["images"] == {"train": 64, "val": 8, "test": 8}
     assert (job["shape"], job["dtype"], job["classes"]) == ([96, 96, 3], "uint8", 2)
     for part, split in (("train", data.train), ("valid", data.val)):
@@ -51,7 +53,9 @@ def test_files_are_read_alike_by_all(job):
 
 def test_the_users_own_images_go_to_the_peers_as_medexp_decodes_them(workplace):
     settings = compose(["dataset=cervix", "source=phantom", "source.size=24", "trainer.amp=off"])
-    facts = prepare.prepare({"settings": settings, "data": str(workplace / "x"), "patches": None})
+    facts = prepare.prepare(
+        {"settings": plain(settings), "data": str(workplace / "x"), "patches": None}
+    )
     data = load_data(settings)
     own = torch_peers.Patches(workplace / "x", "train", lambda image: image)
     assert facts["images"]["train"] == len(own) == len(data.train)
@@ -84,7 +88,7 @@ def test_augmentation_makes_the_eight_symmetries_and_nothing_else():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_keras_network_is_the_same(model, classes):
     keras = pytest.importorskip("keras")
-    node = compose([f"model={model}", "model.batch_norm=[false,true,false]"])["model"]
+    node = compose([f"model={model}", "model.batch_norm=[false,true,false]"]).model
     ours = instantiate(
         "model", node, num_classes=classes, in_channels=3, image_size=(96, 96)
     ).eval()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed import figures, process, tables
+from benchmarks.speed.figures import Measured
+from benchmarks.speed.peers import PEERS
 from medexp import __version__
-from medexp.bench import figures, process, tables
-from medexp.bench.figures import Measured
-from medexp.bench.peers import PEERS
 from medexp.errors import MedexpError
 
 MEDEXP = "medexp"  # its name among the contestants
@@ -52,7 +52,12 @@ def prepare(plan: Setup) -> dict[str, Any]:
         "patches": plan.patches,
     }
     with working("writing the files and medexp's cache"):
-        command = [sys.executable, "-m", "medexp.bench.prepare", write_job(plan, "prepare", job)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.speed.prepare",
+            write_job(plan, "prepare", job),
+        ]
         done = process.run(command, plan.folder, plan.environment)
     process.raise_for(done, "Preparing the files")
     return process.report_of(done.out)
@@ -119,7 +124,14 @@ def measure(name: str, plan: Setup, facts: Mapping[str, Any], number: int) -> Me
 def measure_medexp(plan: Setup, facts: Mapping[str, Any], folder: Path) -> Measured:
     """`medexp train` as a user starts it, read from what it writes into its run directory."""
     notes = plan.folder / "notes.json"
-    command = [sys.executable, "-m", "medexp.bench.watched", str(notes), "train", *plan.overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.watched",
+        str(notes),
+        "train",
+        *plan.overrides,
+    ]
     done = process.run([*command, f"hydra.run.dir={folder}"], plan.folder, plan.environment)
     process.raise_for(done, "medexp train")
     with (folder / "history.csv").open(newline="") as file:

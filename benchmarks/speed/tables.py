@@ -1,4 +1,4 @@
-"""What `medexp bench` shows: a table within 80 columns, and Markdown for benchmarks/RESULTS.md."""
+"""What the comparison shows: a table within 80 columns, and Markdown for benchmarks/RESULTS.md."""
 
 from collections.abc import Mapping
 from typing import Any

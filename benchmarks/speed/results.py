@@ -7,9 +7,9 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from medexp.bench import figures
-from medexp.bench.figures import Measured, Spread
-from medexp.bench.rounds import MEDEXP, Setup, cores
+from benchmarks.speed import figures
+from benchmarks.speed.figures import Measured, Spread
+from benchmarks.speed.rounds import MEDEXP, Setup, cores
 
 
 def summary(
@@ -29,7 +29,7 @@ def summary(
     elif settings["source"]["kind"] == "phantom":
         data = f"{data} PHANTOM"
     return {
-        "command": os.environ.get("MEDEXP_COMMAND", "medexp bench"),
+        "command": os.environ.get("MEDEXP_COMMAND", "python -m benchmarks.speed"),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "commit": ours[0].extra["commit"],
         "machine": {

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from medexp.bench import tables
+from benchmarks.speed import tables
 
 
 def spread(*values):
@@ -26,7 +26,7 @@ def contestant(speed, precision="float32", first=4.2, device=None):
 
 
 RESULT = {
-    "command": "medexp bench --rounds 3",
+    "command": "python -m benchmarks.speed --rounds 3",
     "time": "2026-01-02 03:04",
     "commit": "0123456789abcdef+",
     "machine": {"name": "A CPU, 2 threads; Linux", "cores": 2, "memory": 25e9, "load": 0.3},
@@ -82,7 +82,7 @@ def test_markdown_says_what_was_run_where():
     text = tables.markdown(RESULT)
     for part in (
         "## native3 on random patches laid out as pcam, batch 32",
-        "`medexp bench --rounds 3`",
+        "`python -m benchmarks.speed --rounds 3`",
         "8,192 training and 1,024 validation images of 96x96x3, 2 epochs a run",
         "A CPU, 2 threads; Linux, 2 cores, 25 GB; 2026-01-02 03:04, commit 0123456789ab",
         "python 3.11.7, torch 2.9.1.",

@@ -172,7 +172,7 @@ def of_tensorflow(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_torch(job: Mapping[str, Any]) -> dict[str, Any]:
     """The loaders of the plain loop, channels last as Keras has them."""
-    peers: Any = importlib.import_module("medexp.bench.torch_peers")
+    peers: Any = importlib.import_module("benchmarks.speed.torch_peers")
     train, valid = peers.loaders(job, last=channels_last)
     return {
         "train": train,

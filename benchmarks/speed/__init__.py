@@ -1,0 +1,1 @@
+"""`python -m benchmarks.speed`: medexp beside its peers, in turn, each in a process of its own."""

@@ -1,1 +1,0 @@
-"""`medexp bench`: medexp's own training beside the peers, interleaved, each in its own process."""

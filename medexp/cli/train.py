@@ -1,0 +1,119 @@
+"""`medexp train`: one run or, with -m, a sweep that ends in one table."""
+
+import time
+from pathlib import Path
+
+from medexp.cli.groups_help import print_help
+from medexp.config.groups import options
+from medexp.config.line import Line, read_line
+from medexp.config.settings import Settings
+from medexp.errors import ConfigError, nearest
+from medexp.runs.files import refuse_overwrite
+
+TRAIN_HELP = """\
+usage: medexp train [-m] [GROUP=OPTION] [KEY=VALUE] [--config-dir DIR]
+
+Compose the groups below, train, evaluate the best epoch on the test split and
+write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
+
+  medexp train dataset=pcam model=native3         data: ./data or $MEDEXP_DATA
+  medexp train source=phantom trainer.epochs=5    synthetic data, no download
+  medexp train model=native1 optimizer.lr=0.001 schedule=step schedule.every=50
+  medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep: one
+                     table, figures against the numbers, a ranking (search.md)
+  medexp train -m tune=pcam_fig3                  a search as its YAML says
+  medexp train -m paper=pcam_table4 paper.budget=smoke   a paper's table: makes
+                     the runs that are missing, of one row each, and a page
+  medexp train resume=outputs/pcam-native3/TIME [trainer.epochs=40]
+  medexp train --config-dir mine model=mynet      your own groups and modules
+  medexp train model=native3 --cfg job            print the composed config
+
+  -m, --multirun     run every combination of the comma-separated values
+  --config-dir DIR   DIR/<group>/*.yaml join the groups; DIR/*.py can be named
+                     as _target_
+  --cfg job          print the config and stop
+"""
+
+
+def train(words: list[str]) -> int:
+    """Compose, and either draw previews, run a job, a sweep, or what a paper's table needs."""
+    if "-h" in words or "--help" in words:
+        return print_help(TRAIN_HELP, words)
+    from medexp.config.saved import primary_of_run, with_config_dirs
+    from medexp.jobs.finish import finish_paper
+    from medexp.jobs.job import run_jobs
+
+    line = read_line(words)
+    folder = line.text("resume")
+    line = with_config_dirs(line, [folder] if folder else [])
+    for key in ("explain", "tta"):
+        if line.sets(key):
+            raise ConfigError(f"{key}: of a finished run. Use medexp eval run=DIR {key}=...")
+    primary = "train"
+    if folder:
+        place = {"run": {"dir": folder}, "output_subdir": None}
+        primary = primary_of_run("resume", folder, line, place)
+    paper = line.value("paper")
+    known = options("paper", line.words)
+    if paper is not None and paper not in known and not line.sweeps("paper"):
+        # train.yaml's own choice is optional, so that Hydra would take none without a word.
+        raise ConfigError(f"paper={paper}: no such option. {nearest(str(paper), known)}")
+    if line.multirun and paper is not None:
+        return run_jobs(primary, of_paper(str(paper), line), train_job, finish_paper)
+    for key in ("paper.budget", "paper.only"):
+        if line.sets(key):
+            raise ConfigError(f"{key}: of the rows of a table. Add -m and paper=NAME")
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        if target := line.value(key):
+            refuse_overwrite(Path(target))
+    if not folder and (code := preview(line)) is not None:
+        return code
+    return run_jobs(primary, line.argv(), train_job)
+
+
+def of_paper(paper: str, line: Line) -> list[str]:
+    """The command line of the runs behind a table of a paper, in a folder that is found again."""
+    from medexp.jobs import paper as table
+
+    for key in ("tune", "hydra/sweeper"):
+        if line.sets(key):
+            raise ConfigError(f"{key}: a sweep of its own, and paper={paper} is one. Leave one out")
+    if line.sweeps("paper"):
+        raise ConfigError(f"paper={line.text('paper')}: one table at a time")
+    sweeper = ["hydra/sweeper=rows"]
+    if not line.sets("hydra.sweep.dir"):
+        folder = table.folder_of(paper, line)
+        sweeper.append(f"hydra.sweep.dir={table.quoted(folder)}")
+    every = table.of_every_run(line)
+    quoted = ",".join(map(table.quoted, every))
+    kept = [word for word in line.argv() if word not in every]
+    return [*sweeper, f"+hydra.sweeper.every=[{quoted}]", *kept]
+
+
+def preview(line: Line) -> int | None:
+    """Draw what a run would do, into a folder of its own; None where no picture is asked for."""
+    keys = ("plot_schedule", "plot_augment")
+    if line.multirun:
+        if any(line.value(key) for key in keys):
+            raise ConfigError(f"{', '.join(keys)}: of one run, not of a sweep. Leave -m out")
+        return None
+    if line.stops_early:
+        return None
+    from medexp.config.compose import compose
+
+    settings = compose([one.input_line for one in line.overrides], line.words)
+    if not settings.previews:
+        return None
+    from medexp.jobs.preview import preview as draw
+
+    folder = Path("outputs/preview", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in draw(settings, folder):
+        print(path)
+    return 0
+
+
+def train_job(settings: Settings, folder: Path) -> float:
+    from medexp.jobs.train import train
+
+    return train(settings, folder, resume=settings.resume is not None)

@@ -1,0 +1,154 @@
+"""The config that a run left, as the start of a later command's."""
+
+import glob
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from medexp.config.groups import conf_dir, groups
+from medexp.config.line import Line, folders_of, read_line
+from medexp.errors import ConfigError, MedexpError
+from medexp.runs.files import read_json
+
+# Where the targets of runs that an older version made are now.
+MOVED = {
+    **{f"medexp.{name}": f"medexp.train.{name}" for name in ("losses", "optimizers", "sampling")},
+    "medexp.schedules": "medexp.train.schedules",
+    "medexp.evaluate": "medexp.score.predict",
+    "medexp.explain": "medexp.explain.explainers",
+    "medexp.data.folders": "medexp.data.read.folders",
+    **{
+        f"medexp.data.{name}": f"medexp.data.read.{name}"
+        for name in ("all", "cervix", "ldct", "pcam", "tbt", "ucf50")
+    },
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The plain config of a run; MedexpError where its config.yaml is none."""
+    path = folder / "config.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or "names" not in content:
+        raise MedexpError(f"{path}: is not the config of a run (it has no 'names')")
+    return dict(_moved(content))
+
+
+def _moved(content: Any) -> Any:
+    """The same data with the targets of an older version under their names of today."""
+    if isinstance(content, Mapping):
+        made = {key: _moved(value) for key, value in content.items()}
+        if isinstance(target := made.get("_target_"), str):
+            module, _, name = target.rpartition(".")
+            made["_target_"] = f"{MOVED.get(module, module)}.{name}"
+        return made
+    return [_moved(value) for value in content] if isinstance(content, list) else content
+
+
+def saved_config(key: str, folder: str) -> dict[str, Any]:
+    """The plain config that a run left; ConfigError where the folder is no run."""
+    if not (Path(folder) / "config.yaml").is_file():
+        raise ConfigError(
+            f"{key}={folder}: no config.yaml there, so it is not a run directory. Give the folder "
+            "that `medexp train` named at its end"
+        )
+    return read_config(Path(folder))
+
+
+def primary_of_run(key: str, folder: str, line: Line, hydra_node: Mapping[str, Any]) -> str:
+    """Register the config of a run as a primary config, and return its name.
+
+    key: `resume` or `run`, which names the folder on the command line. Groups that the command
+    line swaps come from conf/, everything else is as the run had it. `hydra_node` is laid over
+    train.yaml's own.
+    """
+    saved = saved_config(key, folder)
+    defaults_of_hydra = _train_yaml()["hydra"]
+    swapped = [group for group in groups() if line.sets(group)]
+    if "dataset" in swapped and "paper" not in swapped:
+        swapped.append("paper")
+    defaults: list[Any] = ["eval_schema" if key == "run" else "schema"]
+    for group in swapped:
+        saved.pop(group, None)
+        if group in saved["names"]:
+            saved["names"][group] = f"${{hydra:runtime.choices.{group}}}"
+        if group == "paper" and not line.sets(group):
+            defaults.append({"optional paper": "${dataset}"})
+        else:
+            # Of a sweep the first value; each job then brings its own.
+            defaults.append({group: line.value(group)})
+    node = {
+        "defaults": [*defaults, "_self_"],
+        **saved,
+        key: folder,
+        "hydra": {**defaults_of_hydra, **hydra_node},
+    }
+    name = f"of_{key}"
+    ConfigStore.instance().store(name=name, node=node)
+    return name
+
+
+def primary_of_eval(line: Line) -> str:
+    """Register what completion behind `medexp eval` looks up, and return its name.
+
+    That is the config of the run where one is named, else the one of `medexp train`.
+    """
+    folders = folders_of(line.text("run"))
+    if folders and (Path(folders[0]) / "config.yaml").is_file():
+        return primary_of_run("run", folders[0], line, {})
+    node = _train_yaml()
+    node["defaults"] = ["eval_schema" if d == "schema" else d for d in node["defaults"]]
+    ConfigStore.instance().store(name="of_eval", node=node)
+    return "of_eval"
+
+
+def _train_yaml() -> dict[str, Any]:
+    content = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
+    return dict(content)
+
+
+def complete_folders(word: str) -> list[str]:
+    """Completions of run=outputs/pc, or of the last folder of run=A,B: a run, or a folder on."""
+    start = max(map(word.rfind, "=[,")) + 1
+    before, typed = word[:start], word[start:]
+    folders = sorted(glob.glob(glob.escape(typed) + "*/"))
+    return [
+        before + (folder.rstrip("/") if (Path(folder) / "config.yaml").is_file() else folder)
+        for folder in folders
+    ]
+
+
+def config_dir_of_run(folder: str) -> str | None:
+    """The --config-dir that a run was started with, if it is still there."""
+    path = Path(folder) / "provenance.json"
+    used = read_json(path).get("config_dir") if path.is_file() else None
+    return used if used and Path(used).is_dir() else None
+
+
+def with_config_dirs(line: Line, runs: Sequence[str]) -> Line:
+    """The line with the --config-dir that the runs it names were made with, if it names none.
+
+    Of several folders the first is searched for groups; the modules in all can be imported.
+    """
+    used = [folder for run in runs if (folder := config_dir_of_run(run))]
+    if line.config_dir or not used:
+        return line
+    for folder in dict.fromkeys(used):
+        add_config_dir(folder)
+    add_config_dir(used[0])  # last, so that its modules are found first
+    return read_line([*line.words, "--config-dir", used[0]])
+
+
+def add_config_dir(folder: str) -> None:
+    """Make the modules beside a user's groups importable, in the processes of a launcher too."""
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise ConfigError(f"--config-dir {folder}: no such folder")
+    sys.path.insert(0, str(path))
+    paths = [str(path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ["MEDEXP_CONFIG_DIR"] = str(path)

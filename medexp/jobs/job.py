@@ -1,0 +1,79 @@
+"""Jobs: one run or all runs of a sweep, each with its status, its tables and its plots."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medexp.config.compose import hydra_main, output_dir, settings_of, to_yaml
+from medexp.config.tree import plain
+from medexp.errors import MedexpError
+from medexp.jobs.finish import finish_sweep, show
+from medexp.runs.files import write_status, write_text
+
+Work = Callable[[Any, Path], float | None]
+
+
+def run_jobs(
+    primary: str,
+    words: list[str],
+    work: Work,
+    finish: Callable[[Path], int] = finish_sweep,
+) -> int:
+    """Run the job, or all jobs of a sweep: one that fails must not lose the others.
+
+    primary: the name of Hydra's primary config. work: what a job does with its settings and its
+    folder. finish: what is done with the folder of a sweep at its end. Returns the exit code.
+    """
+    folders: list[Path] = []
+    failures: list[Exception] = []
+
+    def task(config: Any) -> float | None:
+        folders.append(output_dir())
+        try:
+            return job(config, folders[-1], work)
+        except Exception as error:
+            failures.append(error)
+            return None
+
+    sweep = hydra_main(primary, task, words)
+    if sweep is not None:
+        return finish(sweep)
+    if failures:
+        raise told(failures[0])
+    show(folders)  # empty after --cfg job and its like
+    return 0
+
+
+def job(config: Any, folder: Path, work: Work) -> float | None:
+    """Write config.yaml, work, write tables and plots; status.json says how it stands."""
+    write_status(folder, "running")
+    try:
+        settings = settings_of(config)
+        write_text(folder / "config.yaml", to_yaml(plain(settings) | {"resume": None}))
+        result = work(settings, folder)
+    except BaseException as error:
+        reason = str(told(error) if isinstance(error, Exception) else error) or "stopped at once"
+        write_status(folder, "failed", reason)
+        if not isinstance(error, (MedexpError, KeyboardInterrupt)):
+            logging.getLogger("medexp.file").exception("The run failed")
+        raise
+    write_status(folder, "done")
+    from medexp.report.figure import plots  # Matplotlib: half a second, not before the work
+    from medexp.report.table import load, render
+
+    render.write_tables(load.find_runs([folder]), folder)
+    plots.write_plots(folder)
+    return result
+
+
+def told(error: Exception) -> MedexpError:
+    """What the user reads; a defect becomes a failed run that says where its traceback is."""
+    if isinstance(error, MedexpError):
+        return error
+    message = MedexpError(
+        f"{type(error).__name__}: {error}\nThis is a defect, of medexp or of a module that a "
+        "_target_ names. Its traceback is in run.log; debug=true prints it"
+    )
+    message.__cause__ = error
+    return message

@@ -1,0 +1,88 @@
+"""What a network gives on a split, and the files that say so: predictions.csv and metrics.json."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medexp.config.settings import Settings, Trainer
+from medexp.data.base import Dataset, Split
+from medexp.data.store import fingerprint
+from medexp.runs import files
+from medexp.score import metrics
+from medexp.score.predict import View, predict_views, probabilities
+from medexp.train.device import device_name
+
+
+def mean_probabilities(
+    network: nn.Module,
+    split: Split,
+    views: Sequence[View],
+    trainer: Trainer,
+    device: torch.device,
+) -> np.ndarray:
+    """The mean over the views of a network's probabilities on a split: (N, C) float64."""
+    logits = predict_views(
+        network,
+        split,
+        views,
+        device=device,
+        batch_size=trainer.eval_batch_size,
+        channels_last=trainer.channels_last,
+    )
+    return np.asarray(np.mean([probabilities(one) for one in logits], axis=0))
+
+
+def write_results(
+    folder: Path,
+    settings: Settings,
+    data: Dataset,
+    predicted: Mapping[str, np.ndarray],
+    marked: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> None:
+    """predictions.csv and metrics.json, scored from the very same arrays.
+
+    predicted: split -> probabilities (N, C); the last split is the one that tables and plots are of
+    (`split` in metrics.json).
+    """
+    splits = data.splits()
+    rows = {name: (splits[name].ids, splits[name].labels, p) for name, p in predicted.items()}
+    files.write_predictions(folder / "predictions.csv", rows)
+    scores = {
+        name: metrics.score(labels, p, data.classes, resamples=settings.trainer.resamples)
+        for name, (_, labels, p) in rows.items()
+    }
+    content = {
+        "schema": files.SCHEMA,
+        "dataset": settings.names.dataset,
+        "model": settings.names.model,
+        "classes": list(data.classes),
+        "split": list(predicted)[-1],
+        "marks": dict(marked),
+        "notes": list(data.notes),
+        "skipped": dict(data.skipped),
+        **scores,
+        **facts,
+    }
+    files.write_json(folder / "metrics.json", content)
+
+
+def write_provenance(
+    folder: Path, settings: Settings, data: Dataset, device: torch.device, amp: str
+) -> None:
+    """provenance.json: versions, commit, device, seed, and a digest of each split's pixels."""
+    content = files.provenance(
+        seed=settings.seed,
+        device=f"{device}: {device_name(device)}, {amp}",
+        data={
+            name: {"images": len(split), "blake2b": fingerprint(split)}
+            for name, split in data.splits().items()
+        },
+        config_dir=os.environ.get("MEDEXP_CONFIG_DIR"),
+    )
+    files.write_json(folder / "provenance.json", content)

@@ -1,0 +1,153 @@
+"""`medexp train`: build what the settings name, fit it, score it, write the run directory."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medexp.config.compose import instantiate
+from medexp.config.settings import Settings, last_phase
+from medexp.config.targets import check_node
+from medexp.data.base import Dataset
+from medexp.data.load import load_data
+from medexp.errors import ConfigError
+from medexp.jobs import build
+from medexp.jobs.marks import marks
+from medexp.jobs.results import mean_probabilities, write_provenance, write_results
+from medexp.models.stages import named_stages
+from medexp.runs.files import write_split
+from medexp.score.predict import as_stored
+from medexp.train.epochs import CLOCK
+from medexp.train.loop import Fitted, Parts, Session, fit
+from medexp.train.state import set_seeds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of training that is over: the network has its best weights."""
+
+    fitted: Fitted
+    network: nn.Module
+    dataset: Dataset
+    device: torch.device
+
+
+def train(settings: Settings, folder: Path, *, resume: bool) -> float:
+    """Write everything of a run into `folder`; return the monitor's best value.
+
+    With `second` it trains twice: the first phase in the folder `first`, then one that starts from
+    its best weights; both are in history.csv.
+    """
+    build.release_memory()
+    start, earlier = None, []
+    if settings.second:
+        log.info("First phase:")
+        first = train_phase(replace(settings, second={}), folder / "first", resume=resume)
+        start = folder / "first"
+        earlier = [{"stage": 1, **row} for row in first.fitted.history]
+        log.info("Second phase:")
+        del first
+    elif settings.init_from is not None:
+        start = build.run_folder("init_from", settings.init_from)
+    settings = last_phase(settings)
+    phase = train_phase(settings, folder, start=start, earlier=earlier, resume=resume)
+    fitted = phase.fitted
+    facts = {
+        "parameters": build.parameter_counts(phase.network),
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(earlier) + len(fitted.history),
+        "wall_seconds": fitted.seconds,
+        "monitor": settings.trainer.monitor,
+    }
+    if fitted.pruned:
+        facts["pruned_at"] = facts["epochs"]
+    splits = phase.dataset.splits()
+    predicted = {
+        name: mean_probabilities(
+            phase.network, splits[name], (as_stored,), settings.trainer, phase.device
+        )
+        for name in ("val", "test")
+    }
+    marked = marks(settings, phase.dataset, facts["epochs"])
+    write_results(folder, settings, phase.dataset, predicted, marked, facts)
+    return fitted.best_value
+
+
+def train_phase(
+    settings: Settings,
+    folder: Path,
+    *,
+    start: Path | None = None,
+    earlier: Sequence[dict[str, Any]] = (),
+    resume: bool,
+) -> Phase:
+    """Build everything of one phase of training and fit it.
+
+    start: the folder of a run, from whose best weights it starts. earlier: rows of the history of
+    the phase before.
+    """
+    check_node("dataset", settings.dataset, {"root": ""})
+    check_node("model", settings.model, {"num_classes": 2, "in_channels": 3, "image_size": ()})
+    for key in CLOCK:
+        if key in settings.schedule:
+            raise ConfigError(f"schedule.{key}: the loop gives it to the schedule. Leave it out")
+    device, precision = build.set_machine(settings.trainer)
+    augment, schedule, optimizer, sampling = (
+        instantiate(group, getattr(settings, group))
+        for group in ("augment", "schedule", "optimizer", "sampling")
+    )
+    dataset = load_data(settings)
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    loss = instantiate("loss", settings.loss, class_counts=counts.tolist())
+    set_seeds(settings.seed)
+    network = build.build_network(settings.model, dataset)
+    if resume and not (folder / "checkpoints" / "last.pt").exists():
+        log.info("%s: nothing to resume here, the phase starts anew", folder)
+        resume = False
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if not resume:
+        build.start_weights(network, settings.model.weights, start, folder)
+    amp = "float32" if precision is None else str(precision).removeprefix("torch.")
+    announce(settings, dataset, network, folder, f"{device}, {amp}")
+    if not (resume and (folder / "provenance.json").exists()):
+        write_provenance(folder, settings, dataset, device, amp)
+        write_split(folder / "split.csv", dataset)
+        build.record_of(settings, dataset, network, start).write(folder)
+    fitted = fit(
+        Session(folder, settings.seed, device, precision, tuple(earlier), resume),
+        network,
+        dataset,
+        Parts(
+            optimizer=optimizer,
+            schedule=schedule,
+            loss=loss,
+            augment=augment,
+            sampling=sampling,
+            stages=named_stages(network, settings.model.stages),
+        ),
+        settings.trainer,
+    )
+    if fitted.pruned:
+        dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})
+    return Phase(fitted, network, dataset, device)
+
+
+def announce(
+    settings: Settings, data: Dataset, network: nn.Module, folder: Path, machine: str
+) -> None:
+    """Two lines on what is about to be trained, on what and where."""
+    sizes = " / ".join(f"{len(split):,}" for split in data.splits().values())
+    log.info("%s on %s, %s", settings.names.model, settings.names.dataset, folder)
+    log.info(
+        "%s train / val / test images, %s parameters, %s",
+        sizes,
+        f"{build.parameter_counts(network)['trainable']:,}",
+        machine,
+    )

@@ -1,0 +1,175 @@
+"""What surrounds the loop: set up before it, taken down after it, however it is left."""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from medexp.config.settings import Stage, Trainer
+from medexp.data.base import Dataset, Split
+from medexp.errors import ConfigError
+from medexp.train import features, progress
+from medexp.train.epochs import Epochs
+from medexp.train.feed import Feed
+from medexp.train.graphs import of_choice, own_stream
+from medexp.train.profile import Profile
+from medexp.train.state import State
+from medexp.train.step import Step, Totals
+
+if TYPE_CHECKING:
+    from medexp.train.loop import Parts, Session
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the loop works with.
+
+    train_on: does a step with a batch, (x, target, stages) -> its sums. of: a network as it is
+    called with the validation images of `val`, which may be kept features in their place.
+    """
+
+    train_on: Callable[[Tensor, Tensor, Mapping[str, Stage]], Totals]
+    of: Callable[[nn.Module], nn.Module]
+    val: Split
+    feed: Feed
+    profiler: Profile
+    bar: progress.Training
+    stop_requested: Callable[[], bool]
+
+    def batches(
+        self, order: Tensor, draws: Tensor, cuts: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, target) of each cut of an epoch's order, as Feed.batches says."""
+        batches = self.feed.batches(order, draws, cuts, self.profiler.timed)
+        return self.profiler.watch(batches, len(cuts))
+
+
+@contextmanager
+def working(
+    session: "Session",
+    data: Dataset,
+    parts: "Parts",
+    settings: Trainer,
+    state: State,
+    later: Mapping[str, Stage],
+    epochs: Epochs,
+) -> Iterator[Work]:
+    """Yield what the loop works with: kept features, signals, bar, profiler, stream, step.
+
+    Here it is decided whether a step is plain, compiled, or the replay of a CUDA graph, and
+    whether it is of images or of features of frozen stages. later: the stages after a switch.
+    """
+    device, network, run = session.device, state.network, session.folder
+    autocast = partial(
+        torch.autocast, device.type, dtype=session.precision, enabled=session.precision is not None
+    )
+    before = len(session.earlier)
+    with ExitStack() as stack:
+        shown = stack.enter_context(
+            features.shown(
+                settings,
+                network,
+                data,
+                run / "features",
+                frozen=features.Frozen(parts.stages, later),
+                augment=parts.augment,
+                epochs=epochs.count - state.epoch,
+                autocast=autocast,
+            )
+        )
+        stop = stack.enter_context(stop_requested())
+        bar = stack.enter_context(
+            progress.Training(
+                epochs=before + epochs.count,
+                images_per_epoch=epochs.images(0, epochs.steps),
+                done=before + state.epoch,
+            )
+        )
+        profiler = stack.enter_context(
+            Profile(run / "profile" if settings.profile else None, device)
+        )
+        stack.enter_context(own_stream(device))
+        state.seconds += shown.seconds
+        feed = Feed(
+            shown.train,
+            device,
+            parts.augment,
+            classes=len(data.classes),
+            place=settings.data,
+            channels_last=settings.channels_last,
+        )
+        forward = shown.of(network)
+        plain_step = Step(
+            network,
+            compiled(forward) if settings.compile else forward,
+            parts.loss,
+            state.optimizer,
+            autocast=autocast,
+            scaler=state.scaler,
+            accumulate=settings.accumulate,
+            clip_norm=settings.clip_norm,
+            timed=profiler.timed,
+        )
+        train_on = of_choice(
+            settings.graphs,
+            plain_step,
+            device,
+            compiled=settings.compile,
+            profiled=settings.profile,
+        )
+        yield Work(train_on, shown.of, shown.val, feed, profiler, bar, stop)
+
+
+def compiled(network: nn.Module) -> Callable[[Tensor], Any]:
+    """The network's forward pass by torch.compile; parameters and their names stay as they are.
+
+    Every batch size and every choice of stages that train is compiled once, when it first comes.
+    Dropout draws what it draws without. Raises ConfigError where it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
+
+    torch.compiler.reset()  # else the jobs of a sweep count as one network that changes too often
+    run = torch.compile(network, dynamic=False, options={"fallback_random": True})
+
+    def forward(x: Tensor) -> Any:
+        try:
+            return run(x)
+        except TorchDynamoException as error:
+            raise ConfigError(
+                f"trainer.compile=true: {type(network).__name__} cannot be compiled here "
+                f"({str(error).splitlines()[0]}). It needs a C++ compiler and Python's headers, on "
+                "a GPU Triton too. Install them, or set trainer.compile=false"
+            ) from error
+
+    return forward
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C or SIGTERM came; a second one stops at once.
+
+    A step is never cut in two: the loop asks between steps and saves a whole state.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals go to whoever has it
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
