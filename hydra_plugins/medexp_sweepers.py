@@ -5,23 +5,23 @@ hydra_plugins. conf/tune holds the searches that use them.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra.utils
-import numpy as np
+from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.sweeper import Sweeper
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from medexp.config.compose import to_yaml
 from medexp.config.settings import decisive
 from medexp.errors import ConfigError, nearest
+from medexp.jobs import study as searching
 from medexp.jobs.paper import (
     Job,
     find_twin,
@@ -32,7 +32,6 @@ from medexp.jobs.paper import (
     state_of,
     take,
 )
-from medexp.score.metrics import direction
 
 log = logging.getLogger(__name__)
 
@@ -70,84 +69,80 @@ def one_at_a_time(jobs: Sequence[list[str]], vary: Sequence[str]) -> list[list[s
     return [job for job in jobs if sum(job[i] != jobs[0][i] for i in watched) <= 1]
 
 
-class Study(Sweeper):
-    """A search by Optuna, through hydra-optuna-sweeper, in a database: a later call goes on.
+class Study(BasicSweeper):
+    """A search by Optuna; the same command with the same folder goes on (medexp/jobs/study.py).
 
-    What is sought is the best value of trainer.monitor: the lowest of a loss, else the highest. A
-    job that fails is a failed trial.
+    What is sought is the best value of trainer.monitor. A job that fails is a failed trial.
 
-    storage: an SQLAlchemy URL; study_name: null is <dataset>-<model>-<monitor>; n_trials: jobs of
-    this call; params: what is searched, in Hydra's words: interval(a, b), tag(log, ...), choice().
-    sampler: a partial of an Optuna sampler. Its seed is made of `seed` and the number of trials
-    before this call, so that a call that goes on does not draw the first trials again.
+    sampler: an Optuna sampler's node, without its seed, which is made of `seed` and the number of
+    trials before this call. params: what is searched, in Hydra's words: interval(a, b),
+    tag(log, ...), choice(...). storage: a journal file or a database's URL; null is
+    study.journal in the sweep's folder. study_name: null is <dataset>-<model>-<monitor>. n_trials:
+    jobs of this call, n_jobs of them handed to the launcher at a time.
     """
 
     def __init__(
         self,
         *,
         sampler: Any,
-        storage: str,
         params: Any,
+        storage: str | None = None,
         study_name: str | None = None,
         n_trials: int = 20,
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
+        super().__init__(None, params)
         self.sampler, self.seed, self.storage, self.name = sampler, seed, storage, study_name
-        self.settings = {"params": params, "n_trials": n_trials, "n_jobs": n_jobs}
+        self.batches = {"n_trials": n_trials, "n_jobs": n_jobs}
 
-    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its import
-        try:
-            optuna = import_module("optuna")
-            plugin = import_module("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper")
-        except ImportError as error:
-            raise ConfigError(
-                "hydra.sweeper: this search needs Optuna and hydra-optuna-sweeper, which are not "
-                'installed. Install them: pip install "medexp[tune]"'
-            ) from error
-        facts = searched_config(config)
+    def sweep(self, arguments: list[str]) -> None:
+        assert self.config is not None and self.hydra_context is not None
+        words = [*self._parse_config(), *arguments]
+        loader = self.hydra_context.config_loader
+        space = searching.search_space(OverridesParser.create(loader).parse_overrides(words))
+        facts = decisive(plain(self.config))
         facts.pop("trainer.resamples")  # intervals are no trial's value
         monitor = facts["trainer.monitor"]
         name = self.name or f"{facts['names.dataset']}-{facts['names.model']}-{monitor}"
-        goal = {"min": "minimize", "max": "maximize"}[direction(monitor)]
-        if self.storage.startswith("sqlite:///"):
-            Path(self.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        optuna.logging.set_verbosity(logging.WARNING)
-        for known in optuna.get_all_study_summaries(self.storage):
-            if known.study_name == name:
-                refuse_other(known.user_attrs.get("config") or {}, facts, name)
-        self.study = optuna.create_study(
-            study_name=name, storage=self.storage, direction=goal, load_if_exists=True
-        )
-        self.study.set_user_attr("config", facts)
-        before = len(self.study.trials)
-        log.info("Study %s in %s: %d trials before", name, self.storage, before)
-        seed = int(np.random.SeedSequence([self.seed, before]).generate_state(1)[0])
-        self.inner = plugin.OptunaSweeper(
-            sampler=hydra.utils.instantiate(self.sampler, seed=seed),
-            direction=goal,
-            storage=self.storage,
-            study_name=name,
-            max_failure_rate=1.0,
-            search_space=None,
-            custom_search_space=None,
-            **self.settings,
-        )
-        self.inner.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        folder = Path(self.config.hydra.sweep.dir)
+        storage = self.storage or str(folder / searching.JOURNAL)
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder):
+            study = searching.open_study(name, storage, facts, monitor)
+            log.info("Study %s in %s: %d trials before", name, storage, len(study.trials))
+            seed = searching.seed_of(study, self.seed)
+            study.sampler = hydra.utils.instantiate(self.sampler, seed=seed)
+            jobs = searching.Jobs(folder, self.place, self.launch, monitor)
+            searching.search(study, space, jobs, **self.batches)
+            searching.write_results(study, folder)
 
-    def sweep(self, arguments: list[str]) -> None:
-        try:
-            self.inner.sweep(arguments)
-        except ValueError:  # what Optuna raises when asked for the best of no trials
-            if any(trial.value is not None for trial in self.study.trials):
-                raise
-            log.warning("No trial was completed")
+    def place(self, words: list[str], number: int) -> searching.Placed:
+        assert self.config is not None and self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, words)
+        with open_dict(config):
+            config.hydra.job.num = number
+        settings = decisive(plain(config))
+        return searching.Placed(Path(config.hydra.sweep.dir, config.hydra.sweep.subdir), settings)
+
+    def launch(self, lines: list[list[str]]) -> list[float | None]:
+        assert self.launcher is not None
+        returns = self.launcher.launch(lines, initial_job_idx=self.batch_index)
+        self.batch_index += len(lines)
+        return [job.return_value for job in returns]
 
 
-def searched_config(config: Any) -> dict[str, Any]:
-    """KEY -> value of all that decides the numbers of a job's composed config."""
-    return decisive(plain(config))
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a sweep's folder; ConfigError while another process does."""
+    try:
+        with FileLock(folder / ".study.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: another process searches in it. Wait for its end, or share "
+            "a hydra.sweeper.storage from another folder"
+        ) from error
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -156,16 +151,6 @@ def plain(config: Any) -> dict[str, Any]:
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     content: Any = OmegaConf.to_container(own, resolve=True)
     return dict(content)
-
-
-def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    """Raise ConfigError where a study's trials were of another config: values do not compare."""
-    for key in [*now, *before]:
-        if before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{key}={now.get(key)}: the study {name} was begun with {before.get(key)}, so that "
-                "its trials do not compare. Begin another: hydra.sweeper.study_name=NAME"
-            )
 
 
 class Rows(BasicSweeper):

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from medexp.cli.groups_help import print_help
+from medexp.config.compose import sweeper_of
 from medexp.config.groups import options
 from medexp.config.line import Line, read_line
 from medexp.config.settings import Settings
@@ -64,11 +65,18 @@ def train(words: list[str]) -> int:
         if line.sets(key):
             raise ConfigError(f"{key}: of the rows of a table. Add -m and paper=NAME")
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        if target := line.value(key):
+        if (target := line.value(key)) and not several_calls(line, Path(target)):
             refuse_overwrite(Path(target))
     if not folder and (code := preview(line)) is not None:
         return code
     return run_jobs(primary, line.argv(), train_job)
+
+
+def several_calls(line: Line, folder: Path) -> bool:
+    """Whether a folder holds a search of an earlier call that the line may go on with."""
+    from medexp.jobs.study import JOURNAL
+
+    return (folder / JOURNAL).is_file() and sweeper_of(line).endswith(".Study")
 
 
 def of_paper(paper: str, line: Line) -> list[str]:
@@ -93,7 +101,7 @@ def of_paper(paper: str, line: Line) -> list[str]:
 def preview(line: Line) -> int | None:
     """Draw what a run would do, into a folder of its own; None where no picture is asked for."""
     keys = ("plot_schedule", "plot_augment")
-    if line.multirun:
+    if line.multirun or line.sets("tune"):  # which says itself that it is a sweep
         if any(line.value(key) for key in keys):
             raise ConfigError(f"{', '.join(keys)}: of one run, not of a sweep. Leave -m out")
         return None

@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict
 
 from medexp.config.groups import conf_dir, option_after
+from medexp.config.line import Line
 from medexp.config.refusals import explained
 from medexp.config.settings import FACTS, EvalSettings, Settings
 from medexp.config.targets import check_node
@@ -46,6 +47,16 @@ def compose_node(group: str, option: str, arguments: Sequence[str] = ()) -> Any:
     with explained(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("of_group", _search_path(arguments))
         return OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+
+
+def sweeper_of(line: Line) -> str:
+    """The dotted path of what makes the jobs of a command line with -m."""
+    choices = [o.input_line for o in line.overrides if o.key_or_group in ("tune", "hydra/sweeper")]
+    GlobalHydra.instance().clear()
+    with explained(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        words = [*map(str, choices), *_search_path(line.words)]
+        config = hydra.compose("train", words, return_hydra_config=True)
+        return str(config.hydra.sweeper._target_)
 
 
 def _search_path(arguments: Sequence[str]) -> list[str]:

@@ -1,31 +1,34 @@
 """Searches: one parameter at a time, the cervix paper's coarse cross, Optuna's studies."""
 
 import csv
-import importlib.util
-import sqlite3
+import os
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from signal import SIGINT
 
 import numpy as np
+import optuna
 import pytest
 import yaml
+from filelock import FileLock
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hydra_plugins.medexp_sweepers import one_at_a_time
 from medexp.config import compose
+from medexp.config.line import read_line
+from medexp.config.tree import plain
 from medexp.errors import ConfigError
+from medexp.jobs import study
+from medexp.runs.files import write_status
+from medexp.train import loop
 from tests.conftest import MINE, ROOT, read
 
 TUNE = ROOT / "conf" / "tune"
 TOY = ("--config-dir", MINE, "dataset=toy", "model=toynet", "trainer.epochs=1",
        "trainer.resamples=20", "dataset.n=32")  # fmt: skip
 FIG3 = ("dataset.max_train", "trainer.batch_size", "optimizer.lr")
-
-needs_optuna = pytest.mark.skipif(
-    importlib.util.find_spec("optuna") is None
-    or importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None,
-    reason='Optuna is not here: pip install "medexp[tune]"',
-)
 
 
 def params(name):
@@ -155,9 +158,9 @@ def test_the_coarse_search_of_the_cervix_paper():
     halves = np.array(lists["model.stages.features.l2"], float) * 2
     np.testing.assert_allclose(halves, [1e-3, 1e-4, 1e-6])
     settings = compose.compose(["tune=cervix_resnet", "model.stages.features.l2=0.25"])
-    assert settings["names"] == {"dataset": "cervix", "model": "resnet101"}
-    assert settings["trainer"]["max_steps"] == 50 and settings["optimizer"]["momentum"] == 0.9
-    assert settings["model"]["stages"]["head"]["l2"] == 0.25
+    assert plain(settings.names) == {"dataset": "cervix", "model": "resnet101"}
+    assert settings.trainer.max_steps == 50 and settings.optimizer["momentum"] == 0.9
+    assert settings.model["stages"]["head"]["l2"] == 0.25
 
 
 def test_a_cross_ends_in_a_table_of_two(medexp):
@@ -220,75 +223,211 @@ def test_a_study_ends_hopeless_trials(words, epochs):
 
 # ---------------------------------------------------------------- Optuna
 
-
-def study(medexp, *overrides, code=0):
-    assert medexp("train", *TOY, "tune=tpe", *overrides) == code, medexp.err
-
-
-def stored(query):
-    with sqlite3.connect("outputs/studies.sqlite") as database:
-        return database.execute(query).fetchall()
-
-
-def values():
-    return [value for (value,) in stored("select value from trial_values order by trial_id")]
+SEARCH = {  # Hydra's words -> what Optuna is to draw from
+    "interval(0.5,2)": FloatDistribution(0.5, 2.0),
+    "int(interval(1,9))": IntDistribution(1, 9),
+    "tag(log,interval(0.001,0.1))": FloatDistribution(0.001, 0.1, log=True),
+    "tag(log,int(interval(1,64)))": IntDistribution(1, 64, log=True),
+    "choice(a,b)": CategoricalDistribution(["a", "b"]),
+    "8,[1,2],null": CategoricalDistribution(["8", "[1,2]", "null"]),
+    "range(1,4)": CategoricalDistribution(["1", "2", "3"]),
+}
 
 
-def best(path, column):
-    with (path / "history.csv").open() as file:
-        found = [float(row[column]) for row in csv.DictReader(file)]
-    return min(found) if column == "val_loss" else max(found)
+def space_of(*words):
+    return study.search_space(read_line(words).overrides)
 
 
-@needs_optuna
-def test_a_study_is_kept_and_gone_on_with(medexp):
-    study(medexp, "hydra.sweeper.n_trials=3")
-    folder, paths, first = jobs()
-    assert values() == [best(path, "val_auc") for path in paths]
-    assert stored("select study_name from studies") == [("toy-toynet-val_auc",)]
-    assert stored("select direction from study_directions") == [("MAXIMIZE",)]
-    assert (folder / "search.md").is_file() and (folder / "plots/sweep_val_auc.png").is_file()
-    assert all(0.0001 <= float(job["optimizer.lr"]) <= 0.3 for job in first)
-    study(medexp, "hydra.sweeper.n_trials=2")
-    _, more, second = jobs()
-    assert "toy-toynet-val_auc in sqlite:///outputs/studies.sqlite: 3 trials before" in medexp.out
-    assert values() == [best(path, "val_auc") for path in (*paths, *more)]
-    assert not {job["optimizer.lr"] for job in first} & {job["optimizer.lr"] for job in second}
-    # Trials of another budget do not compare.
-    study(medexp, "trainer.epochs=2", code=2)
+def test_what_is_searched_in_hydras_words():
+    space = space_of("seed=3", *(f"k{i}={words}" for i, words in enumerate(SEARCH)), "+a.b=x")
+    assert list(space.searched.values()) == list(SEARCH.values())
+    assert space.fixed == ["seed=3", "+a.b=x"]
+    assert space.words({"k0": 1e-05, "k5": "[1,2]"})[2:] == ["k0=1e-05", "k5=[1,2]"]
+
+
+def test_the_later_override_of_a_key_counts():
+    """A value on the command line takes a key of the YAML out of the search."""
+    space = space_of("lr=interval(0.1,1)", "n=1,2", "lr=0.5", "n=int(interval(1,2))")
+    assert space.fixed == ["lr=0.5"] and space.searched == {"n": IntDistribution(1, 2)}
+    with pytest.raises(ConfigError, match=r"lr=tag\(log,interval\(0,1\)\): .*low"):
+        space_of("lr=tag(log,interval(0,1))")
+
+
+def search(medexp, *overrides, code=0):
+    """A study in the folder `s`; its trials as Optuna has them."""
+    words = ("tune=tpe", "hydra.sweep.dir=s", *overrides)
+    assert medexp("train", *TOY, *words) == code, medexp.err + medexp.out
+    return trials() if Path("s/study.journal").exists() else None
+
+
+def opened(name="toy-toynet-val_auc", file="s/study.journal"):
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(file))
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def trials(*place):
+    return opened(*place).trials
+
+
+def job(number):
+    return Path(f"s/{number}-toy-toynet")
+
+
+def best(number, column="val_auc"):
+    with (job(number) / "history.csv").open() as file:
+        values = [float(row[column]) for row in csv.DictReader(file)]
+    return min(values) if column == "val_loss" else max(values)
+
+
+def place(words, number):
+    return study.Placed(Path(f"s/{number}"), {})
+
+
+def words_of(number):
+    words = yaml.safe_load((job(number) / ".hydra/overrides.yaml").read_text())
+    return dict(word.split("=", 1) for word in words)
+
+
+def test_a_study_goes_on_in_its_folder(medexp):
+    first = search(medexp, "hydra.sweeper.n_trials=2")
+    assert [trial.value for trial in first] == [best(0), best(1)]
+    assert opened().direction.name == "MAXIMIZE"
+    assert Path("s/search.md").is_file() and Path("s/plots/sweep_val_auc.png").is_file()
+    for number, trial in enumerate(first):
+        assert 0.0001 <= trial.params["optimizer.lr"] <= 0.3
+        assert float(words_of(number)["optimizer.lr"]) == trial.params["optimizer.lr"]
+    both = search(medexp, "hydra.sweeper.n_trials=1")
+    assert "toy-toynet-val_auc in s/study.journal: 2 trials before" in medexp.out
+    assert "xperimental" not in medexp.out + medexp.err
+    assert [trial.value for trial in both] == [best(0), best(1), best(2)]
+    assert len({trial.params["optimizer.lr"] for trial in both}) == 3
+    leader = max(both, key=lambda trial: trial.value)
+    results = yaml.safe_load(Path("s/optimization_results.yaml").read_text())
+    assert results["name"] == "optuna" and results["best_value"] == leader.value
+    batch = int(leader.params["trainer.batch_size"])
+    assert results["best_params"] == {**leader.params, "trainer.batch_size": batch}
+
+    # Trials of another budget do not compare; choices of a study stay what they are.
+    search(medexp, "trainer.epochs=2", code=2)
     assert "trainer.epochs=2: the study toy-toynet-val_auc was begun with 1" in medexp.err
-    assert "hydra.sweeper.study_name=NAME" in medexp.err
-    assert len(values()) == 5
+    search(medexp, "trainer.batch_size=4,5", code=2)
+    assert "hydra.sweeper.params: the study toy-toynet-val_auc cannot go on" in medexp.err
+    # Another study in the folder, or a sweep that is no study, would write over its runs.
+    search(medexp, "hydra.sweeper.study_name=b", code=2)
+    assert "s/0-toy-toynet: holds a run already" in medexp.err
+    assert [trial.state.name for trial in trials("b")] == ["FAIL"]
+    assert medexp("train", *TOY, "-m", "seed=0,1", "hydra.sweep.dir=s") == 2
+    assert "s/0-toy-toynet: holds a run already" in medexp.err
+    with FileLock("s/.study.lock"):
+        search(medexp, code=2)
+    assert "hydra.sweep.dir=s: another process searches in it" in medexp.err
+    assert [trial.value for trial in trials()][:3] == [trial.value for trial in both]
 
 
-@needs_optuna
-def test_a_study_is_seeded_and_follows_the_monitor(medexp):
-    lists = ("hydra.sweeper.n_trials=2", "trainer.monitor=val_loss", "trainer.batch_size=8,16")
-    found = []
+def test_a_trial_that_was_cut_short_goes_on(medexp, monkeypatch):
+    """Ctrl-C at the end of the first epoch of two; the same command finishes that trial first."""
+    longer = ("trainer.epochs=2", "trainer.prune_after=null", "hydra.sweeper.n_trials=2")
+    validate = loop.validate
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", lambda *a: os.kill(os.getpid(), SIGINT) or validate(*a))
+        search(medexp, *longer, code=130)
+    (first,) = trials()
+    assert first.state.name == "RUNNING" and epochs_of(job(0)) == [1]
+    first, second = search(medexp, *longer)
+    assert epochs_of(job(0)) == [1, 2] and first.value == best(0)
+    assert second.value == best(1) and second.params != first.params
+    assert not job(2).exists()
+
+
+def test_trials_left_by_a_killed_process_are_told_or_failed(workplace):
+    """A job that is done is told by its history, one that cannot go on is a failed trial."""
+    opened_study = study.open_study("x", "s/study.journal", {"k": 1}, "val_loss")
+    space = space_of("lr=interval(0.1,1)")
+    jobs = study.Jobs(
+        Path("s"), lambda words, n: study.Placed(Path(f"s/{n}"), {}), None, "val_loss"
+    )
+    for number in range(3):
+        study.ask(opened_study, space, jobs)
+        Path(f"s/{number}").mkdir()
+    other = opened_study.ask()  # of another process, in another folder
+    write_status(Path("s/0"), "done")
+    Path("s/0/config.yaml").write_text("{}")
+    Path("s/0/history.csv").write_text("epoch,val_loss\n1,0.5\n2,0.25\n3,0.75\n")
+    write_status(Path("s/1"), "failed", "it failed")
+    assert study.cut_short(opened_study, space, jobs) == []
+    states = [trial.state.name for trial in opened_study.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL", "RUNNING"] and other.number == 3
+    assert opened_study.trials[0].value == 0.25
+
+
+def test_batches_failures_and_values_that_are_none(workplace):
+    """Jobs are launched n_jobs at a time; a job without a value, or with NaN, is a failed trial."""
+    opened_study = study.open_study("x", "s/study.journal", {}, "val_auc")
+    sizes, values = [], iter([0.5, None, float("nan"), 0.75, 0.25])
+
+    def launch(lines):
+        sizes.append(len(lines))
+        assert [line[-1] for line in lines] == [
+            f"hydra.sweep.subdir='{n}'" for n in range(sum(sizes) - len(lines), sum(sizes))
+        ]
+        return [next(values) for _ in lines]
+
+    jobs = study.Jobs(
+        Path("s"), lambda words, n: study.Placed(Path(f"s/{n}"), {}), launch, "val_auc"
+    )
+    space = space_of("lr=interval(0.1,1)", "n=1,2")
+    study.search(opened_study, space, jobs, n_trials=5, n_jobs=2)
+    assert sizes == [2, 2, 1]
+    states = [trial.state.name for trial in opened_study.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    study.write_results(opened_study, Path("s"))
+    assert yaml.safe_load(Path("s/optimization_results.yaml").read_text())["best_value"] == 0.75
+
+    def broken(lines):
+        raise RuntimeError("no device")
+
+    with pytest.raises(RuntimeError, match="no device"):
+        study.search(opened_study, space, replace(jobs, launch=broken), n_trials=3, n_jobs=3)
+    assert [trial.state.name for trial in opened_study.trials[5:]] == ["FAIL"] * 3
+
+
+def test_draws_follow_the_seed_and_the_trials_before(workplace):
+    space, drawn = space_of("lr=interval(0,1)"), []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        own = (f"hydra.sweeper.study_name={name}", f"hydra.sweeper.seed={seed}")
-        study(medexp, *lists, *own, "hydra.sweeper.sampler.n_startup_trials=1")
-        keys = ("optimizer.lr", "trainer.batch_size")
-        found.append([tuple(job[key] for key in keys) for job in jobs()[2]])
-    assert found[0] == found[1] != found[2]
-    assert {batch for trials in found for _, batch in trials} <= {"8", "16"}
-    assert {row for row in stored("select direction from study_directions")} == {("MINIMIZE",)}
-    assert values()[-2:] == [best(path, "val_loss") for path in jobs()[1]]
+        jobs = study.Jobs(Path("s"), place, lambda lines: [0.5], "val_loss")
+        own = study.open_study(name, "all.journal", {}, "val_loss")
+        for _ in range(2):  # calls
+            own.sampler = optuna.samplers.RandomSampler(seed=study.seed_of(own, seed))
+            study.search(own, space, jobs, n_trials=1, n_jobs=1)
+        drawn.append([trial.params["lr"] for trial in own.trials])
+    assert drawn[0] == drawn[1] != drawn[2] and drawn[0][0] != drawn[0][1]
 
 
-@needs_optuna
+def test_a_study_follows_the_monitor_and_lies_where_it_is_told_to(medexp):
+    words = ("hydra.sweeper.n_trials=2", "trainer.monitor=val_loss", "trainer.batch_size=8,16",
+             "hydra.sweeper.storage=sqlite:///deep/all.sqlite", "hydra.sweeper.study_name=a",
+             "hydra/launcher=joblib", "hydra.launcher.n_jobs=1",
+             "hydra.sweeper.n_jobs=2")  # fmt: skip
+    search(medexp, *words)
+    mine = optuna.load_study(study_name="a", storage="sqlite:///deep/all.sqlite")
+    assert mine.direction.name == "MINIMIZE"
+    assert [trial.value for trial in mine.trials] == [best(0, "val_loss"), best(1, "val_loss")]
+    assert {trial.params["trainer.batch_size"] for trial in mine.trials} <= {"8", "16"}
+    assert not Path("s/study.journal").exists()
+
+
 def test_jobs_that_fail_are_failed_trials(medexp):
-    study(medexp, "hydra.sweeper.n_trials=2", "+model.rate=7", code=1)
-    assert stored("select state from trials") == [("FAIL",), ("FAIL",)]
+    left = search(medexp, "hydra.sweeper.n_trials=2", "+model.rate=7", code=1)
+    assert [trial.state.name for trial in left] == ["FAIL", "FAIL"]
     assert "No trial was completed" in medexp.out and "2 of 2 jobs failed" in medexp.err
+    assert not Path("s/optimization_results.yaml").exists()
 
 
-@needs_optuna
 def test_l2_is_searched_for_both_stages(medexp):
-    own = ("model=native3", "dataset.size=96", "tune=tpe_l2", "hydra.sweeper.n_trials=1")
-    assert medexp("train", *TOY, *own) == 0, medexp.err
-    config = yaml.safe_load((jobs()[1][0] / "config.yaml").read_text())
-    stages = config["model"]["stages"]
+    words = ("model=native3", "dataset.size=96", "tune=tpe_l2", "hydra.sweeper.n_trials=1")
+    assert medexp("train", *TOY, *words, "hydra.sweep.dir=s") == 0, medexp.err
+    (path,) = Path("s").glob("0-*/config.yaml")
+    stages = yaml.safe_load(path.read_text())["model"]["stages"]
     assert 1e-7 <= stages["features"]["l2"] == stages["head"]["l2"] <= 0.01
 
 
