@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -160,10 +161,22 @@ def phantom_root(name: str, node: DatasetNode, source: Source) -> Path:
     if size < 16:
         raise ConfigError(f"source.size={size}: must be 16 or more")
     # A changed generator must not find the images of the old one.
-    version = hashlib.blake2b(Path(inspect.getfile(write)).read_bytes(), digest_size=4).hexdigest()
+    text = b"".join(path.read_bytes() for path in sources(write))
+    version = hashlib.blake2b(text, digest_size=4).hexdigest()
     folder = cache_dir() / "phantom" / f"{node['phantom']}-{size}-{seed}-{version}"
     if folder.exists():
         return folder
     log.info("Writing %d phantoms to %s, once", size, folder)
     with Console(stderr=True).status("writing phantoms"):
         return make_once(folder, lambda target: write(target, size=size, seed=seed))
+
+
+def sources(write: Callable[..., None]) -> list[Path]:
+    """The files that a phantom is drawn by: its writer's, and what that takes from our phantoms."""
+    names = set()
+    for value in vars(sys.modules[write.__module__]).values():
+        name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+        if str(name).startswith("medexp.data.phantom."):
+            names.add(str(name))
+    files = {Path(inspect.getfile(write)), *(Path(str(sys.modules[n].__file__)) for n in names)}
+    return sorted(files)

@@ -10,7 +10,6 @@ sides scores higher than one of whole patients: the leak in the paper's split, t
 How much stain a cell takes up does not depend on its class, so the mean colour tells nothing.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from medexp.errors import ConfigError, MedexpError
+from medexp.data.phantom import kit
 
 SIDE = 450
 FOLDS = 3
@@ -27,7 +26,7 @@ PUBLIC = (7_272, 3_389)  # labelled images, all and hem,
 PATIENTS = (47, 26)  # of so many patients
 PUBLIC_PRELIM = (1_219, 648)
 PRELIM_SHARE = 0.15  # preliminary test images, besides `size`
-LEAST = 16
+KINDS = ("all", "hem")  # in the order of the labels
 
 WINDOW = 330  # side of the square that holds the cell
 # Optical density of R, G, B: nucleus, cytoplasm.
@@ -88,55 +87,36 @@ def write(folder: Path, *, size: int = 600, seed: int = 0) -> None:
     600, 3 and 3 at least, so that each fold has both. Raises ConfigError for a size below 16 or a
     negative seed.
     """
-    if size < LEAST:
-        raise ConfigError(f"source.size={size}: need {LEAST} or more, so that each fold has cells")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: need 0 or more")
-    counts = shares(size, PUBLIC)
-    for label, kind in enumerate(("all", "hem")):
+    kit.check(size, seed)
+    jobs = []
+    for label, count in enumerate(kit.shares(size, PUBLIC)):
         patients = draw_patients(seed, label, patient_count(size, label), first=1)
         for fold in range(FOLDS):
-            (folder / "training_data" / f"fold_{fold}" / kind).mkdir(parents=True)
-        for index, (patient, count) in enumerate(
-            zip(patients, uneven(seed, label, counts[label], len(patients)), strict=True)
-        ):
-            for name, image in cells(seed, patient, count):
-                save(folder / "training_data" / f"fold_{index % FOLDS}" / kind / name, image)
-    write_prelim(folder / "validation_data", max(4, round(PRELIM_SHARE * size)), seed)
+            (folder / "training_data" / f"fold_{fold}" / KINDS[label]).mkdir(parents=True)
+        for index, one in enumerate(with_counts(seed, label, patients, count)):
+            place = folder / "training_data" / f"fold_{index % FOLDS}" / KINDS[label]
+            jobs += [(place / name, patient, i) for name, patient, i in cells(*one)]
+    jobs += prelim(folder / "validation_data", max(4, round(PRELIM_SHARE * size)), seed)
+    kit.write_each(lambda job: kit.save(job[0], cell(seed, *job[1:])), jobs)
 
 
-def write_prelim(folder: Path, size: int, seed: int) -> None:
-    """The preliminary test set: other patients, numbered images, names and labels in a CSV."""
+def prelim(folder: Path, size: int, seed: int) -> list[tuple[Path, Patient, int]]:
+    """The cells of the preliminary test set, of other patients and numbered; writes their CSV."""
     stem = "C-NMC_test_prelim_phase_data"
     (folder / stem).mkdir(parents=True)
     made = []
-    for label, count in enumerate(shares(size, PUBLIC_PRELIM)):
+    for label, count in enumerate(kit.shares(size, PUBLIC_PRELIM)):
         patients = draw_patients(seed, label, min(count, 2 + size // 40), first=60)
-        for patient, own in zip(
-            patients, uneven(seed, 2 + label, count, len(patients)), strict=True
-        ):
-            made += [(name, 1 - label, image) for name, image in cells(seed, patient, own)]
-    order = default_rng([seed, 9]).permutation(len(made))
-    with open(folder / f"{stem}_labels.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["Patient_ID", "new_names", "labels"])
-        for number, row in enumerate(order, start=1):
-            name, label, image = made[row]
-            table.writerow([name, f"{number}.bmp", label])
-            save(folder / stem / f"{number}.bmp", image)
-
-
-def save(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise MedexpError(f"{path}: cannot be written; is the disk full?")
+        made += [
+            cell for one in with_counts(seed, 2 + label, patients, count) for cell in cells(*one)
+        ]
+    order = [made[row] for row in default_rng([seed, 9]).permutation(len(made))]
+    rows = [(name, f"{n}.bmp", 1 - patient.label) for n, (name, patient, _) in enumerate(order, 1)]
+    kit.write_csv(folder / f"{stem}_labels.csv", ("Patient_ID", "new_names", "labels"), rows)
+    return [(folder / stem / f"{n}.bmp", *cell) for n, (_, *cell) in enumerate(order, 1)]
 
 
 # ---------------------------------------------------------------- patients
-
-
-def shares(size: int, public: tuple[int, int]) -> tuple[int, int]:
-    first = round(size * public[0] / sum(public))
-    return first, size - first
 
 
 def patient_count(size: int, label: int) -> int:
@@ -144,11 +124,14 @@ def patient_count(size: int, label: int) -> int:
     return int(np.clip(size // (25, 40)[label], 3, PATIENTS[label]))
 
 
-def uneven(seed: int, stream: int, total: int, parts: int) -> list[int]:
-    """Numbers of 1 or more that add up to the total, the largest several times the smallest."""
+def with_counts(
+    seed: int, stream: int, patients: list[Patient], total: int
+) -> Iterator[tuple[Patient, int]]:
+    """Patients and their numbers of cells, 1 or more, the largest several times the smallest."""
+    parts = len(patients)
     weight = 0.3 + default_rng([seed, 1, stream]).random(parts)
     edges = np.round(np.cumsum(weight) / weight.sum() * (total - parts)).astype(int)
-    return [int(step) + 1 for step in np.diff(edges, prepend=0)]
+    return zip(patients, (np.diff(edges, prepend=0) + 1).tolist(), strict=True)
 
 
 def draw_patients(seed: int, label: int, count: int, *, first: int) -> list[Patient]:
@@ -175,19 +158,19 @@ def draw_patients(seed: int, label: int, count: int, *, first: int) -> list[Pati
     ]
 
 
-def cells(seed: int, patient: Patient, count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """File names, UID_<patient>_<photograph>_<cell>_<class>.bmp, and images (450, 450, 3) uint8."""
-    kind = ("all", "hem")[patient.label]
+def cells(patient: Patient, count: int) -> Iterator[tuple[str, Patient, int]]:
+    """File names, UID_<patient>_<photograph>_<cell>_<class>.bmp, patient and number of cells."""
     for i in range(count):
-        rng = default_rng([seed, 3, patient.number, i])
-        yield f"UID_{patient.name}_{i // 3 + 1}_{i % 3 + 1}_{kind}.bmp", cell(rng, patient)
+        name = f"UID_{patient.name}_{i // 3 + 1}_{i % 3 + 1}_{KINDS[patient.label]}.bmp"
+        yield name, patient, i
 
 
 # ---------------------------------------------------------------- one cell
 
 
-def cell(rng: Generator, patient: Patient) -> np.ndarray:
+def cell(seed: int, patient: Patient, number: int) -> np.ndarray:
     """One segmented cell on black: (450, 450, 3) uint8 RGB."""
+    rng = default_rng([seed, 3, patient.number, number])
     traits = {}
     for key, trait in TRAITS.items():
         level = patient.traits[key] + (1 - OWN) ** 0.5 * rng.standard_normal()
@@ -246,7 +229,8 @@ def outline(
     """(WINDOW, WINDOW) distances from the centre, 1 on a closed line of about that radius."""
     stretch = 1 + rng.uniform(-1, 1) * (0.03 + lobes)
     cos, sin = direction(rng)
-    p, q = (x * cos + y * sin) * stretch / radius, (y * cos - x * sin) / stretch / radius
+    along, across = kit.turned(x, y, cos, sin)
+    p, q = along * stretch / radius, across / stretch / radius
     distance = np.sqrt(p * p + q * q) + np.float32(1e-6)
     unit_x, unit_y = p / distance, q / distance
     # Waves of 2 to 5 a turn: z = exp(it) of the pixel's angle t, and its powers.
@@ -258,7 +242,7 @@ def outline(
         )
         a, b = direction(rng)
         wave = wave + amplitude * (a * power_x + b * power_y)
-    return distance / (1 + wave)
+    return np.asarray(distance / (1 + wave))
 
 
 def chromatin(
@@ -288,7 +272,8 @@ def chromatin(
 
 def noise(rng: Generator, wavelength: float) -> np.ndarray:
     """Smooth noise over the window, (WINDOW, WINDOW), within about -1..1."""
-    lattice = rng.uniform(-1.6, 1.6, (int(WINDOW / wavelength * 2) + 4,) * 2).astype(np.float32)
+    side = int(WINDOW / wavelength * 2) + 4
+    lattice = rng.uniform(-1.6, 1.6, (side, side)).astype(np.float32)
     grown = cv2.resize(
         lattice, None, fx=wavelength / 2, fy=wavelength / 2, interpolation=cv2.INTER_CUBIC
     )

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from medexp.errors import ConfigError
+from medexp.data.phantom import kit
 
-SHARES = np.array([250, 781, 450]) / 1481  # of Type 1, 2, 3 in the public set
+PUBLIC = (250, 781, 450)  # photographs of Type 1, 2, 3
 LEAST = 4  # photographs of a type
 REFERENCES = 10  # as many as the paper's authors segmented by hand
 ADDITIONAL = 6
@@ -84,28 +84,34 @@ def write(folder: Path, *, size: int = 400, seed: int = 0) -> None:
     additional_Type_*_v2/Type_*/ (6 photographs). At least four photographs of each type.
     Raises ConfigError for a size below 16 or a negative seed.
     """
-    if size < 16:
-        raise ConfigError(f"source.size={size}: need 16 or more, a few photographs of each type")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: need 0 or more")
-    for number, kind in enumerate(kinds(size, seed)):
-        save(draw(seed, number, kind), folder / f"Type_{kind}" / f"{number}.jpg")
-    for i in range(REFERENCES):
-        made = draw(seed, size + i, 1 + i % 3)
-        save(made, folder / "references" / f"reference_{i}.jpg")
-        mask = np.uint8(255) * made.cervix
-        cv2.imwrite(str(folder / "references" / f"reference_{i}_mask.png"), mask)
-    for i in range(ADDITIONAL):
-        kind = 1 + i % 3
-        made = draw(seed, size + REFERENCES + i, kind)
-        blurred = made._replace(pixels=cv2.GaussianBlur(made.pixels, (0, 0), 8))
-        save(blurred, folder / f"additional_Type_{kind}_v2" / f"Type_{kind}" / f"{i}.jpg")
+    kit.check(size, seed)
+    types = kinds(size, seed)
+    extra = [1 + i % 3 for i in range(REFERENCES)] + [1 + i % 3 for i in range(ADDITIONAL)]
+    for kind in (1, 2, 3):
+        (folder / f"Type_{kind}").mkdir()
+        (folder / f"additional_Type_{kind}_v2" / f"Type_{kind}").mkdir(parents=True)
+    (folder / "references").mkdir()
+
+    def write_photograph(number: int) -> None:
+        kind, i = [*types, *extra][number], number - size
+        made = draw(seed, number, kind)
+        if i < 0:
+            save(made, folder / f"Type_{kind}" / f"{number}.jpg")
+        elif i < REFERENCES:
+            save(made, folder / "references" / f"reference_{i}.jpg")
+            mask = np.uint8(255) * made.cervix
+            kit.save(folder / "references" / f"reference_{i}_mask.png", mask)
+        else:
+            blurred = made._replace(pixels=cv2.GaussianBlur(made.pixels, (0, 0), 8))
+            place = folder / f"additional_Type_{kind}_v2" / f"Type_{kind}"
+            save(blurred, place / f"{i - REFERENCES}.jpg")
+
+    kit.write_each(write_photograph, range(size + len(extra)))
 
 
 def kinds(size: int, seed: int) -> list[int]:
     """The types, 1 to 3, of `size` photographs, shuffled."""
-    first, third = (max(LEAST, round(size * share)) for share in SHARES[[0, 2]])
-    each = np.repeat([1, 2, 3], [first, size - first - third, third])
+    each = np.repeat([1, 2, 3], kit.shares(size, PUBLIC, LEAST))
     return [int(kind) for kind in np.random.default_rng([seed, size]).permutation(each)]
 
 
@@ -114,7 +120,6 @@ def save(made: Photograph, path: Path) -> None:
     # Imported here: Pillow slows the start of every command.
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.ascontiguousarray(np.rot90(made.pixels, QUARTERS[made.orientation])))
     exif = Image.Exif()
     if made.orientation != 1:
@@ -141,7 +146,7 @@ def scene(rng: Generator, height: int, width: int, kind: int) -> tuple[np.ndarra
     frame = placed(rng, height, width)
     canvas = wall(rng, frame)
     cover = step(1 - frame.rho, 0.04)
-    paint(canvas, cover, cervix(rng, frame))
+    kit.lay(canvas, cover, cervix(rng, frame))
     red_tissue(rng, frame, canvas, kind)
     os_and_mucus(rng, frame, canvas)
     cover *= 1 - speculum(rng, frame, canvas)
@@ -150,29 +155,20 @@ def scene(rng: Generator, height: int, width: int, kind: int) -> tuple[np.ndarra
     return np.asarray(np.clip(np.rint(canvas), 0, 255), np.uint8), cover
 
 
-# ---------------------------------------------------------------- tools of drawing
+# ---------------------------------------------------------------- the scene
 
 
-def noise(rng: Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
+def noise(rng: Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
     """(h, w) float32, smooth, mostly within -1..1, with `cells` bumps along the shorter side."""
     height, width = shape
-    lattice_shape = [1 + side * cells // min(shape) for side in shape]
-    lattice = rng.uniform(-1, 1, lattice_shape).astype(np.float32)
-    return np.asarray(cv2.resize(lattice, (width, height), interpolation=cv2.INTER_CUBIC))
+    return kit.bumps(
+        rng, (1 + height * cells // min(shape), 1 + width * cells // min(shape)), shape
+    )
 
 
 def step(level: np.ndarray, softness: float) -> np.ndarray:
     """0 below -softness/2, 1 above softness/2, smooth between."""
-    t = np.clip(level / softness + 0.5, 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))
-
-
-def paint(canvas: np.ndarray, cover: np.ndarray, colour: np.ndarray | tuple[int, ...]) -> None:
-    """Lay a colour, or an image of colours, over the canvas (h, w, 3) where cover (h, w) is 1."""
-    canvas += cover[..., None] * (np.asarray(colour, np.float32) - canvas)
-
-
-# ---------------------------------------------------------------- the scene
+    return kit.ease(kit.ramp(level, softness))
 
 
 def placed(rng: Generator, height: int, width: int) -> Frame:
@@ -183,8 +179,8 @@ def placed(rng: Generator, height: int, width: int) -> Frame:
     dx, dy = x - rng.uniform(-0.25, 0.25), y - rng.uniform(-0.25, 0.25)
     turn = rng.uniform(0, np.pi)
     long = rng.uniform(1, 1.1)
-    u = (dx * np.cos(turn) + dy * np.sin(turn)) / radius / long
-    v = (dy * np.cos(turn) - dx * np.sin(turn)) / radius * long
+    u, v = kit.turned_by(dx, dy, turn)
+    u, v = u / radius / long, v / radius * long
     rho = np.hypot(u, v) * (1 + 0.05 * noise(rng, x.shape, 4))
     u, v = u - rng.uniform(-0.12, 0.12), v - rng.uniform(-0.12, 0.12)
     away = np.hypot(u, v)
@@ -210,7 +206,7 @@ def cervix(rng: Generator, frame: Frame) -> np.ndarray:
     pink = CERVIX * rng.uniform(0.94, 1.06, 3)
     vessels = rng.uniform(0, 0.25) * np.exp(-((noise(rng, shape, 14) / 0.06) ** 2))
     image: np.ndarray = (shade[..., None] * pink).astype(np.float32)
-    paint(image, vessels.astype(np.float32), RED)
+    kit.lay(image, vessels.astype(np.float32), RED)
     return image
 
 
@@ -238,8 +234,8 @@ def red_tissue(rng: Generator, frame: Frame, canvas: np.ndarray, kind: int) -> N
 
     grain = 1 + 0.16 * noise(rng, shape, 50) + 0.1 * noise(rng, shape, 9)
     red = grain[..., None] * (RED * rng.uniform(0.92, 1.08, 3))
-    paint(canvas, rng.uniform(0.2, 0.5) * step(seen + 0.035, 0.06), PALE)
-    paint(canvas, rng.uniform(0.7, 0.95) * step(seen, 0.05), red)
+    kit.lay(canvas, rng.uniform(0.2, 0.5) * step(seen + 0.035, 0.06), PALE)
+    kit.lay(canvas, rng.uniform(0.7, 0.95) * step(seen, 0.05), red)
 
 
 def os_and_mucus(rng: Generator, frame: Frame, canvas: np.ndarray) -> None:
@@ -250,20 +246,19 @@ def os_and_mucus(rng: Generator, frame: Frame, canvas: np.ndarray) -> None:
     u = frame.away * np.cos(frame.angle - turn)
     v = frame.away * np.sin(frame.angle - turn)
     v = v + rng.uniform(-2, 2) * u**2
-    paint(canvas, 0.9 * step(1 - np.hypot(u / long, v / short), 0.9), OS)
+    kit.lay(canvas, 0.9 * step(1 - np.hypot(u / long, v / short), 0.9), OS)
     if rng.random() < 0.4:
         down = v - rng.uniform(0.05, 0.2)
         strand = np.hypot(u / rng.uniform(0.04, 0.08), down / rng.uniform(0.1, 0.25))
         strand = strand + 0.4 * noise(rng, frame.x.shape, 20)
-        paint(canvas, rng.uniform(0.3, 0.7) * step(1 - strand, 0.8), MUCUS)
+        kit.lay(canvas, rng.uniform(0.3, 0.7) * step(1 - strand, 0.8), MUCUS)
 
 
 def speculum(rng: Generator, frame: Frame, canvas: np.ndarray) -> np.ndarray:
     """Two blades, of metal or of clear plastic, or none; returns their cover (h, w)."""
     what = rng.choice(3, p=[0.3, 0.35, 0.35])
     turn = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.25 else 0)
-    u = frame.x * np.cos(turn) + frame.y * np.sin(turn)
-    v = frame.y * np.cos(turn) - frame.x * np.sin(turn)
+    u, v = kit.turned_by(frame.x, frame.y, turn)
     opening = rng.uniform(0.7, 1.0) - 0.16 * u**2 + rng.uniform(-0.08, 0.08) * v
     edge = np.abs(v) - opening
     if what == 0:
@@ -274,7 +269,7 @@ def speculum(rng: Generator, frame: Frame, canvas: np.ndarray) -> np.ndarray:
     # An edge is bright where the material is thick.
     sheen += 0.4 * np.exp(-(((edge - 0.03) / 0.02) ** 2))
     opacity = 0.95 if what == 1 else rng.uniform(0.45, 0.7)
-    paint(canvas, opacity * cover, sheen[..., None] * np.array(METAL if what == 1 else PLASTIC))
+    kit.lay(canvas, opacity * cover, sheen[..., None] * np.array(METAL if what == 1 else PLASTIC))
     return cover
 
 
@@ -300,4 +295,4 @@ def glare(rng: Generator, frame: Frame, canvas: np.ndarray) -> None:
             axes = int(rng.integers(1, 6)), int(rng.integers(1, 3))
             cv2.ellipse(spots, (x, y), axes, rng.uniform(0, 180), 0, 360, 255, -1)
     cover = cv2.GaussianBlur(spots.astype(np.float32) / 255, (0, 0), 0.8)
-    paint(canvas, 0.9 * cover, (252, 250, 246))
+    kit.lay(canvas, 0.9 * cover, (252, 250, 246))

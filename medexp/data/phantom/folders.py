@@ -5,15 +5,13 @@ differ in stain and illumination, serve as the patients. A patch of an even pati
 odd one a JPEG, so that both decoders are at work.
 """
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from medexp.data.phantom import kit
 from medexp.data.phantom.pcam import PER_SLIDE, slide
-from medexp.errors import ConfigError
 
 CLASSES = ("normal", "tumor")
 LEAST_PATIENTS = 8  # of 16 images: enough to keep some for validation and test
@@ -24,11 +22,10 @@ def write_folder(folder: Path, *, size: int = 1000, seed: int = 0) -> None:
 
     folder: an existing folder. Raises ConfigError for a size below 16 or a negative seed.
     """
-    check(size, seed)
+    kit.check(size, seed)
     for name in CLASSES:
         (folder / name).mkdir()
-    for patient, number, image, label in patches(size, seed):
-        save(folder / CLASSES[label] / file_name(patient, number), image)
+    write_patches(size, seed, lambda kind, name: folder / kind / name)
 
 
 def write_table(folder: Path, *, size: int = 1000, seed: int = 0) -> None:
@@ -36,46 +33,34 @@ def write_table(folder: Path, *, size: int = 1000, seed: int = 0) -> None:
 
     folder: an existing folder. Raises ConfigError for a size below 16 or a negative seed.
     """
-    check(size, seed)
+    kit.check(size, seed)
     (folder / "images").mkdir()
-    with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "label", "patient"])
-        for patient, number, image, label in patches(size, seed):
-            name = f"images/{file_name(patient, number)}"
-            save(folder / name, image)
-            table.writerow([name, CLASSES[label], f"patient_{patient:03d}"])
+    rows = write_patches(size, seed, lambda kind, name: folder / "images" / name)
+    table = [(f"images/{path.name}", kind, path.name.rsplit("_", 1)[0]) for path, kind in rows]
+    kit.write_csv(folder / "labels.csv", ("path", "label", "patient"), table)
 
 
-def check(size: int, seed: int) -> None:
-    if size < 16:
-        raise ConfigError(f"source.size={size}: must be 16 or more")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: must be 0 or more")
-
-
-def patches(size: int, seed: int) -> Iterator[tuple[int, int, np.ndarray, int]]:
-    """(patient, number of the patient's image, (96, 96, 3) uint8, label) of each of `size` images.
+def write_patches(
+    size: int, seed: int, place: Callable[[str, str], Path]
+) -> list[tuple[Path, str]]:
+    """Write `size` images to place(class, file name); their paths and classes.
 
     The images are dealt out evenly in pairs, of which one is positive, so the classes are equal but
     for an odd last image.
     """
     patients = max(LEAST_PATIENTS, -(-(size + 1) // PER_SLIDE))
     pairs = np.arange(patients + 1) * (size // 2) // patients
-    for patient in range(patients):
+    counts = 2 * np.diff(pairs)
+    counts[0] += size % 2  # floors make the first patient's share the smallest
+
+    def write(patient: int) -> list[tuple[Path, str]]:
         made = slide(seed, patient)
-        count = 2 * int(pairs[patient + 1] - pairs[patient])
-        if patient == 0:
-            count += size % 2  # floors make the first patient's share the smallest
-        for number in range(count):
-            yield patient, number, made.images[number], int(made.labels[number])
+        rows = []
+        for number in range(counts[patient]):
+            kind = CLASSES[made.labels[number]]
+            name = f"patient_{patient:03d}_{number:02d}.{'jpg' if patient % 2 else 'png'}"
+            kit.save(place(kind, name), made.images[number])
+            rows.append((place(kind, name), kind))
+        return rows
 
-
-def file_name(patient: int, number: int) -> str:
-    return f"patient_{patient:03d}_{number:02d}.{'jpg' if patient % 2 else 'png'}"
-
-
-def save(path: Path, image: np.ndarray) -> None:
-    """An RGB image as PNG or JPEG, by OpenCV's encoders at their defaults."""
-    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
-        raise OSError(f"{path}: cannot be written")
+    return [row for rows in kit.side_by_side(write, range(patients)) for row in rows]

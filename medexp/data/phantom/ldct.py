@@ -18,13 +18,12 @@ import h5py
 import numpy as np
 from numpy.random import Generator
 
-from medexp.errors import ConfigError
+from medexp.data.phantom import kit
 
 SIDE = 64
-MALIGNANT_SHARE = 2526 / 6691
+SHAPE = (SIDE, SIDE)
+PUBLIC = (6691 - 2526, 2526)  # patches of label 0 and 1
 PER_SCAN = 6
-SHIFT = 4  # cv2 takes places in 1/16 of a pixel
-FINE = 2**SHIFT
 ZOOM = 3  # vessels are thinner than a pixel at their ends: drawn larger, then averaged
 VESSEL_SHARE = 0.25  # of the benign: a vessel's bulge instead of a nodule
 WALL_SHARE = 0.35  # patches with chest wall
@@ -49,12 +48,9 @@ def write(folder: Path, *, size: int = 1500, seed: int = 0) -> None:
 
     folder: an existing folder. Raises ConfigError for a size below 16 or a negative seed.
     """
-    if size < 16:
-        raise ConfigError(f"source.size={size}: need 16 or more, some patches of each class")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: need 0 or more")
+    kit.check(size, seed)
     rng = np.random.default_rng([seed, size])
-    labels = rng.permutation(np.arange(size) < round(MALIGNANT_SHARE * size)).astype(np.int64)
+    labels = rng.permutation(np.arange(size) < kit.shares(size, PUBLIC)[1]).astype(np.int64)
     patches = np.empty((size, SIDE, SIDE), np.float32)
     for start in range(0, size, PER_SCAN):
         scan = _scan(rng)
@@ -81,7 +77,9 @@ def _scan(rng: Generator) -> Scan:
 
 def _patch(rng: Generator, scan: Scan, malignant: bool) -> np.ndarray:
     """One patch (64, 64) float32, whole numbers 0..255."""
-    density = 0.06 * _clouds(rng, 8) + 0.04 * _clouds(rng, 3)  # 0: air, 1: soft tissue
+    density = 0.06 * kit.clouds(rng, SHAPE, 8) + 0.04 * kit.clouds(
+        rng, SHAPE, 3
+    )  # 0: air, 1: soft tissue
     density = np.maximum(density, _vessels(rng, rng.poisson(scan.vessels)))
     density = np.maximum(density, _finding(rng, malignant))
     if rng.random() < WALL_SHARE:
@@ -89,17 +87,10 @@ def _patch(rng: Generator, scan: Scan, malignant: bool) -> np.ndarray:
     image = scan.air + (scan.tissue - scan.air) * density
     image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), scan.blur)
     # CT noise is correlated over about a pixel.
-    noise = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 0.6)
+    noise = cv2.GaussianBlur(rng.standard_normal(SHAPE, np.float32), (0, 0), 0.6)
     image += scan.noise * 2 * noise
     pixels: np.ndarray = np.clip(np.rint(image), 0, 255)
     return pixels
-
-
-def _clouds(rng: Generator, wavelength: float) -> np.ndarray:
-    """Smooth noise of unit variance."""
-    noise = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), wavelength / 2)
-    clouds: np.ndarray = noise / noise.std()
-    return clouds
 
 
 def _finding(rng: Generator, malignant: bool) -> np.ndarray:
@@ -120,7 +111,9 @@ def _finding(rng: Generator, malignant: bool) -> np.ndarray:
     else:
         outline = _outline(rng, lobes=rng.uniform(0.0, 0.04), spicules=0)
         mottle = 0.03
-    finding: np.ndarray = _filled(outline, centre, area) * (level + mottle * _clouds(rng, 4))
+    finding: np.ndarray = _filled(outline, centre, area) * (
+        level + mottle * kit.clouds(rng, SHAPE, 4)
+    )
     return finding
 
 
@@ -136,7 +129,7 @@ def _outline(rng: Generator, lobes: float, spicules: int) -> np.ndarray:
         radius += rng.uniform(0.15, 0.9) * np.exp(-np.abs(away) / rng.uniform(0.04, 0.12))
     stretch = rng.uniform(0.78, 1.0)
     points = np.stack([radius * np.cos(angle), radius * stretch * np.sin(angle)], axis=1)
-    return _turned(points, rng.uniform(0, 2 * np.pi))
+    return kit.turn(rng, points)
 
 
 def _tube(rng: Generator) -> np.ndarray:
@@ -146,13 +139,7 @@ def _tube(rng: Generator) -> np.ndarray:
     width = rng.uniform(0.16, 0.3) * (1 - 0.3 * along) * np.sqrt(np.maximum(1 - along**6, 0))
     upper = np.stack([along, middle + width], axis=1)
     lower = np.stack([along, middle - width], axis=1)[::-1]
-    return _turned(np.concatenate([upper, lower]), rng.uniform(0, 2 * np.pi))
-
-
-def _turned(points: np.ndarray, angle: float) -> np.ndarray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned: np.ndarray = points @ np.array([[cos, sin], [-sin, cos]])
-    return turned
+    return kit.turn(rng, np.concatenate([upper, lower]))
 
 
 def _filled(outline: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:
@@ -160,8 +147,8 @@ def _filled(outline: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:
     x, y = outline.T
     enclosed = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
     points = outline * np.sqrt(area / enclosed) + centre
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.fillPoly(mask, [np.rint(points * FINE).astype(np.int32)], 255, cv2.LINE_AA, SHIFT)
+    mask = np.zeros(SHAPE, np.uint8)
+    kit.polygon(mask, points, 255)
     return mask.astype(np.float32) / 255
 
 
@@ -171,7 +158,7 @@ def _vessels(rng: Generator, number: int) -> np.ndarray:
     for _ in range(number):
         start, angle = rng.uniform(-8, SIDE + 8, 2), rng.uniform(0, 2 * np.pi)
         _grow(rng, canvas, start, angle, rng.uniform(0.8, 3.0), rng.uniform(0.45, 0.95))
-    small = cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(canvas, SHAPE, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255
 
 
@@ -182,9 +169,8 @@ def _grow(
     curl = rng.normal(0, 0.08)
     while width > 0.5:
         ahead = at + 4 * np.array([np.cos(angle), np.sin(angle)])
-        start, end = (np.rint(ZOOM * FINE * point).astype(int).tolist() for point in (at, ahead))
         thick = max(round(ZOOM * width), 1)
-        cv2.line(canvas, start, end, round(255 * level), thick, cv2.LINE_AA, SHIFT)
+        kit.line(canvas, at, ahead, round(255 * level), thick, zoom=ZOOM)
         if rng.random() < 0.15:
             side = angle + rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
             _grow(rng, canvas, ahead, side, 0.7 * width, level)
@@ -194,8 +180,7 @@ def _grow(
 def _wall(rng: Generator) -> np.ndarray:
     """Chest wall with its pleura along one side: (64, 64), 1 inside and a brighter rib in some."""
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(14, 27)
-    across = (X - SIDE / 2) * np.cos(angle) + (Y - SIDE / 2) * np.sin(angle)
-    along = (Y - SIDE / 2) * np.cos(angle) - (X - SIDE / 2) * np.sin(angle)
+    across, along = kit.turned_by(X - SIDE / 2, Y - SIDE / 2, angle)
     inside = across - depth + rng.uniform(0.0, 0.008) * along**2
     wall = np.clip(inside + 0.5, 0, 1) * rng.uniform(0.85, 1.05)
     rib = np.hypot((inside - 9) / 4, (along - rng.uniform(-20, 20)) / 9)

@@ -13,8 +13,9 @@ vector widths and thread counts, so none is used: Beer-Lambert's exp(-d) is 1 / 
 directions are rational points of the circle.
 """
 
-import csv
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.random import PCG64, Generator
 
-from medexp.errors import ConfigError
+from medexp.data.phantom import kit
 
 SIDE = 96
 CENTRE = slice(32, 64)
@@ -111,35 +112,31 @@ def write(folder: Path, *, size: int = 4096, seed: int = 0) -> None:
     folder: an existing folder; gets PCam's six HDF5 files and three `_meta.csv`. No slide is in two
     files. Raises ConfigError for a size below 2 or a negative seed.
     """
-    _check(size, seed)
-    held_out = max(size // 4, 64)
-    number = 0
+    kit.check(size, seed, least=2)
+    first, held_out = 0, max(size // 4, 64)
     for part, count in (("train", size), ("valid", held_out), ("test", held_out)):
-        stem = f"camelyonpatch_level_2_split_{part}_"
-        with (
-            h5py.File(folder / f"{stem}x.h5", "w") as x_file,
-            h5py.File(folder / f"{stem}y.h5", "w") as y_file,
-            open(folder / f"{stem}meta.csv", "w", newline="") as meta_file,
-        ):
+        stem = folder / f"camelyonpatch_level_2_split_{part}"
+        numbers = range(first, first + -(-count // PER_SLIDE))
+        first = numbers.stop
+        labels, rows = np.empty(count, np.uint8), []
+        with h5py.File(f"{stem}_x.h5", "w") as file:
             shape = (SIDE, SIDE, 3)
-            x = x_file.create_dataset(
+            x = file.create_dataset(
                 "x", (count, *shape), "u1", chunks=(1, *shape), compression="gzip",
                 compression_opts=1,
             )  # fmt: skip
-            y = y_file.create_dataset("y", (count, 1, 1, 1), "u1")
-            meta = csv.writer(meta_file)
-            meta.writerow(["coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi"])
-            for start in range(0, count, PER_SLIDE):
-                made = slide(seed, number)
+            start = 0
+            for number, made in zip(numbers, _slides(seed, numbers), strict=True):
                 n = min(PER_SLIDE, count - start)
                 x[start : start + n] = made.images[:n]
-                y[start : start + n, 0, 0, 0] = made.labels[:n]
-                for i in range(n):
-                    meta.writerow(
-                        [0, i * SIDE, made.tumour[i].any(), made.labels[i] == 1,
-                         f"phantom_tumor_{number:03d}"]
-                    )  # fmt: skip
-                number += 1
+                labels[start : start + n] = made.labels[:n]
+                wsi, seen = f"phantom_tumor_{number:03d}", [part.any() for part in made.tumour]
+                rows += [[0, i * SIDE, seen[i], bool(made.labels[i]), wsi] for i in range(n)]
+                start += n
+        with h5py.File(f"{stem}_y.h5", "w") as file:
+            file["y"] = labels[:, None, None, None]
+        columns = ("coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi")
+        kit.write_csv(Path(f"{stem}_meta.csv"), columns, rows)
 
 
 def write_kaggle(folder: Path, *, size: int = 4096, seed: int = 0) -> None:
@@ -147,27 +144,22 @@ def write_kaggle(folder: Path, *, size: int = 4096, seed: int = 0) -> None:
 
     Raises ConfigError for a size below 2 or a negative seed.
     """
-    # Only Kaggle's layout needs Pillow.
-    from PIL import Image
-
-    _check(size, seed)
+    kit.check(size, seed, least=2)
     (folder / "train").mkdir()
-    with open(folder / "train_labels.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "label"])
-        for start in range(0, size, PER_SLIDE):
-            made = slide(seed, start // PER_SLIDE)
-            for i in range(min(PER_SLIDE, size - start)):
-                name = f"phantom_{start + i:06d}"
-                Image.fromarray(made.images[i]).save(folder / "train" / f"{name}.tif")
-                table.writerow([name, made.labels[i]])
+    patches = (
+        patch
+        for made in _slides(seed, range(-(-size // PER_SLIDE)))
+        for patch in zip(made.images, made.labels, strict=True)
+    )
+    rows = []
+    for number, (image, label) in zip(range(size), patches, strict=False):
+        rows.append((f"phantom_{number:06d}", label))
+        kit.save(folder / "train" / f"phantom_{number:06d}.tif", image)
+    kit.write_csv(folder / "train_labels.csv", ("id", "label"), rows)
 
 
-def _check(size: int, seed: int) -> None:
-    if size < 2:
-        raise ConfigError(f"source.size={size}: need 2 or more, a patch of each class")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: need 0 or more")
+def _slides(seed: int, numbers: Iterable[int]) -> Iterator[Patches]:
+    return kit.side_by_side(partial(slide, seed), numbers)
 
 
 def _between(rng: Generator, low: float, high: float, *shape: int) -> np.ndarray:
@@ -188,8 +180,7 @@ def _noise(rng: Generator, cells: int) -> np.ndarray:
     lattice = _between(rng, 0, 1, cells + 2, cells + 2)
     at = np.arange(CANVAS, dtype=np.float32) * np.float32(cells / CANVAS)
     cell = np.floor(at).astype(np.intp)
-    f = at - np.floor(at)
-    f = f * f * (3 - 2 * f)
+    f = kit.ease(at - np.floor(at))
     rows = lattice.take(cell, 1) * (1 - f)[:, None] + lattice.take(cell + 1, 1) * f[:, None]
     noise: np.ndarray = rows.take(cell, 2) * (1 - f) + rows.take(cell + 1, 2) * f
     return noise
@@ -335,8 +326,8 @@ def _stamp(
     dx = offset.astype(np.float32) - each(nuclei.x - column)
     dy = offset.astype(np.float32)[:, None] - each(nuclei.y - row)
     cos, sin = _direction(rng, slots, 1, 1)
-    p = (dx * cos + dy * sin) / each(nuclei.long)
-    q = (dy * cos - dx * sin) / each(nuclei.short)
+    along, across = kit.turned(dx, dy, cos, sin)
+    p, q = along / each(nuclei.long), across / each(nuclei.short)
     square = p * p + q * q
     # Third harmonics of the outline make it lobed rather than elliptic.
     lobes = _between(rng, -kind.irregular, kind.irregular, 2, slots, 1, 1)

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from medexp.errors import ConfigError, MedexpError
+from medexp.data.phantom import kit
+from medexp.errors import MedexpError
 
 WIDTH, HEIGHT = 160, 120  # half of UCF50's 320x240
 RATE = 25.0  # frames a second
@@ -24,8 +25,6 @@ SHORT_LENGTH = (48, 66)
 SHORT_EVERY = 19  # one clip in so many has fewer than the paper's 70 frames
 CLIPS_A_GROUP, GROUPS = 2, 25  # UCF50: 4 to 7 clips a group, 25 groups a class
 MARGIN = 24  # scenery beyond the frame, for a camera that moves
-SHIFT = 4  # cv2 takes places in 1/16 of a pixel
-FINE = 2**SHIFT
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,22 @@ def write(folder: Path, *, size: int = 120, seed: int = 0) -> None:
     clips or more. Raises ConfigError for a size below 16 or a negative seed, MedexpError where
     OpenCV cannot write AVI files.
     """
-    if size < 16:
-        raise ConfigError(f"source.size={size}: need 16 or more, a clip or two of each class")
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: need 0 or more")
-    names = list(MOTIONS)
-    share = max(CLIPS_A_GROUP, -(-size // (len(names) * GROUPS)))
-    for label, name in enumerate(names):
+    kit.check(size, seed)
+    share = max(CLIPS_A_GROUP, -(-size // (len(MOTIONS) * GROUPS)))
+    for name in MOTIONS:
         (folder / name).mkdir()
-        for number, index in enumerate(range(label, size, len(names))):
-            group = number // share
-            look = _group(np.random.default_rng([seed, label, group]))
-            rng = np.random.default_rng([seed, label, group, number])
-            length = SHORT_LENGTH if (index + 1) % SHORT_EVERY == 0 else LENGTH
-            stem = f"v_{name}_g{group + 1:02d}_c{number % share + 1:02d}"
-            frames = int(rng.integers(*length))
-            _write_clip(folder / name / f"{stem}.avi", _frames(rng, name, look, frames))
+
+    def write_clip(index: int) -> None:
+        number, label = divmod(index, len(MOTIONS))
+        name, group = list(MOTIONS)[label], number // share
+        look = _group(np.random.default_rng([seed, label, group]))
+        rng = np.random.default_rng([seed, label, group, number])
+        length = SHORT_LENGTH if (index + 1) % SHORT_EVERY == 0 else LENGTH
+        stem = f"v_{name}_g{group + 1:02d}_c{number % share + 1:02d}"
+        frames = int(rng.integers(*length))
+        _write_clip(folder / name / f"{stem}.avi", _frames(rng, name, look, frames))
+
+    kit.write_each(write_clip, range(size))
 
 
 def _open(path: Path) -> cv2.VideoWriter:
@@ -100,12 +99,6 @@ def _write_clip(path: Path, frames: np.ndarray) -> None:
 
 
 # ---------------------------------------------------------------- motions
-# (phase: frames elapsed in periods of 1, shape (frames,); direction: -1 or 1) -> Motion. The period
-# in frames stands with each name below.
-
-
-def _cycle(phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.cos(2 * np.pi * phase), np.sin(2 * np.pi * phase)
 
 
 def _motion(
@@ -125,85 +118,62 @@ def _motion(
     return Motion(pair(x, y), pair(*ball), still + arms, still + legs)
 
 
-def _mixing(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    return _motion(phase, ball=(0.22 * cos, 0.22 * direction * sin), arms=0.25 * sin)
+def _cos(phase: np.ndarray) -> np.ndarray:
+    return np.cos(2 * np.pi * phase)
 
 
-def _tennis(phase: np.ndarray, direction: int) -> Motion:
-    angle = 1.4 * np.tanh(3 * np.sin(2 * np.pi * phase))  # waits, then swings through
-    return _motion(
-        phase, x=0.04 * angle, ball=(0.5 * direction * np.sin(angle), 0.5 * np.cos(angle) - 0.3),
-        arms=0.6 * angle,
-    )  # fmt: skip
+def _sin(phase: np.ndarray) -> np.ndarray:
+    return np.sin(2 * np.pi * phase)
 
 
-def _riding(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    return _motion(phase, x=0.5 * direction * phase, y=0.1 * sin, ball=(0.06 * cos, 0.06 * sin))
+def _tennis(phase: np.ndarray, side: int) -> Motion:
+    angle = 1.4 * np.tanh(3 * _sin(phase))  # waits, then swings through
+    ball = (0.5 * side * np.sin(angle), 0.5 * np.cos(angle) - 0.3)
+    return _motion(phase, x=0.04 * angle, ball=ball, arms=0.6 * angle)
 
 
-def _rope(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    around = (0.5 * sin, 0.65 * direction * cos)
-    return _motion(phase, y=0.16 * np.abs(np.sin(np.pi * phase)), ball=around, arms=0.15 * sin)
-
-
-def _jack(phase: np.ndarray, direction: int) -> Motion:
-    spread = 0.5 - 0.5 * np.cos(2 * np.pi * phase)
+def _jack(phase: np.ndarray, side: int) -> Motion:
+    spread = 0.5 - 0.5 * _cos(phase)
     return _motion(phase, y=0.12 * np.sin(np.pi * phase) ** 2, arms=1.7 * spread, legs=0.4 * spread)
 
 
-def _pitch(phase: np.ndarray, direction: int) -> Motion:
+def _pitch(phase: np.ndarray, side: int) -> Motion:
     part = phase % 1
     flight = np.maximum(part - 0.55, 0) / 0.45
     windup = np.minimum(part / 0.55, 1)
-    ball = (direction * (2.4 * flight - 0.25 * np.sin(np.pi * windup)), 0.3 * windup - 0.5 * flight)
-    return _motion(phase, x=0.06 * direction * windup, ball=ball, arms=1.3 * windup * (flight == 0))
+    ball = (side * (2.4 * flight - 0.25 * np.sin(np.pi * windup)), 0.3 * windup - 0.5 * flight)
+    return _motion(phase, x=0.06 * side * windup, ball=ball, arms=1.3 * windup * (flight == 0))
 
 
-def _rowing(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    blade = (-0.55 * direction * sin, 0.14 * cos)
-    return _motion(phase, x=direction * (0.12 * phase + 0.2 * sin), ball=blade, arms=0.3 * sin)
-
-
-def _skating(phase: np.ndarray, direction: int) -> Motion:
-    place = direction * np.sin(2 * np.pi * phase)  # to and fro in a half-pipe
+def _skating(phase: np.ndarray, side: int) -> Motion:
+    place = side * _sin(phase)  # to and fro in a half-pipe
     return _motion(phase, x=1.05 * place, y=0.55 * place**2 - 0.25, ball=(0.1 * place, 0.0))
 
 
-def _walking(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    ahead = 0.2 * np.sin(2 * np.pi * phase / 1.7)
-    return _motion(
-        phase, x=0.3 * direction * phase, y=0.02 * cos, ball=(ahead, 0.02 * sin), arms=0.35 * sin,
-        legs=0.4 * sin,
-    )  # fmt: skip
-
-
-def _skijet(phase: np.ndarray, direction: int) -> Motion:
-    cos, sin = _cycle(phase)
-    _, fast = _cycle(4.3 * phase)
-    return _motion(
-        phase, x=0.95 * direction * phase, y=0.22 * sin,
-        ball=(-0.12 * direction * (1 + fast), 0.1 * fast), arms=0.1 * cos,
-    )  # fmt: skip
-
-
-# Name -> (period in frames, motion).
+# Name -> (period in frames, motion). A motion is made of t (frames,), the time in periods, and of
+# the side it goes to, -1 or 1.
 MOTIONS: dict[str, tuple[float, Callable[[np.ndarray, int], Motion]]] = {
-    "Mixing": (19, _mixing),
+    "Mixing": (19, lambda t, side: _motion(
+        t, ball=(0.22 * _cos(t), 0.22 * side * _sin(t)), arms=0.25 * _sin(t))),
     "TennisSwing": (38, _tennis),
-    "HorseRiding": (13, _riding),
-    "JumpRope": (14, _rope),
+    "HorseRiding": (13, lambda t, side: _motion(
+        t, x=0.5 * side * t, y=0.1 * _sin(t), ball=(0.06 * _cos(t), 0.06 * _sin(t)))),
+    "JumpRope": (14, lambda t, side: _motion(
+        t, y=0.16 * np.abs(np.sin(np.pi * t)), ball=(0.5 * _sin(t), 0.65 * side * _cos(t)),
+        arms=0.15 * _sin(t))),
     "JumpingJack": (25, _jack),
     "BaseballPitch": (42, _pitch),
-    "Rowing": (33, _rowing),
+    "Rowing": (33, lambda t, side: _motion(
+        t, x=side * (0.12 * t + 0.2 * _sin(t)), ball=(-0.55 * side * _sin(t), 0.14 * _cos(t)),
+        arms=0.3 * _sin(t))),
     "SkateBoarding": (62, _skating),
-    "WalkingWithDog": (21, _walking),
-    "Skijet": (26, _skijet),
-}
+    "WalkingWithDog": (21, lambda t, side: _motion(
+        t, x=0.3 * side * t, y=0.02 * _cos(t), arms=0.35 * _sin(t), legs=0.4 * _sin(t),
+        ball=(0.2 * np.sin(2 * np.pi * t / 1.7), 0.02 * _sin(t)))),
+    "Skijet": (26, lambda t, side: _motion(
+        t, x=0.95 * side * t, y=0.22 * _sin(t), arms=0.1 * _cos(t),
+        ball=(-0.12 * side * (1 + _sin(4.3 * t)), 0.1 * _sin(4.3 * t)))),
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- pictures
@@ -240,9 +210,7 @@ def _scenery(rng: Generator) -> np.ndarray:
     colours = rng.uniform(90, 170, (2, 3)).astype(np.float32)
     picture = colours[0] * ground + colours[1] * (1 - ground)
     for wavelength, swing in ((24, 14.0), (5, 7.0)):
-        noise = rng.standard_normal(shape, np.float32)
-        smooth = cv2.GaussianBlur(noise, (0, 0), wavelength / 2)
-        picture = picture + swing * smooth / smooth.std()
+        picture = picture + swing * kit.clouds(rng, shape, wavelength)
     scenery: np.ndarray = np.clip(picture, 0, 255).astype(np.uint8)
     return scenery
 
@@ -280,22 +248,8 @@ def _draw(
     for side in (-1, 1):
         foot = hip + 0.45 * tall * np.array([side * np.sin(legs), np.cos(legs)])
         hand = neck + 0.36 * tall * np.array([side * np.sin(arms), np.cos(arms)])
-        _line(picture, hip, foot, group.cloth, thick)
-        _line(picture, neck, hand, group.skin, thick)
-    _line(picture, hip, neck, group.cloth, 2 * thick)
-    _disc(picture, neck - [0, 0.1 * tall], 0.11 * tall, group.skin)
-    _disc(picture, ball, 0.1 * tall, group.ball)
-
-
-def _fine(point: np.ndarray) -> list[int]:
-    return [int(value) for value in np.rint(FINE * point)]
-
-
-def _line(
-    picture: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple[int, ...], thick: int
-) -> None:
-    cv2.line(picture, _fine(start), _fine(end), colour, thick, cv2.LINE_AA, SHIFT)
-
-
-def _disc(picture: np.ndarray, centre: np.ndarray, radius: float, colour: tuple[int, ...]) -> None:
-    cv2.circle(picture, _fine(centre), round(FINE * radius), colour, -1, cv2.LINE_AA, SHIFT)
+        kit.line(picture, hip, foot, group.cloth, thick)
+        kit.line(picture, neck, hand, group.skin, thick)
+    kit.line(picture, hip, neck, group.cloth, 2 * thick)
+    kit.disc(picture, neck - [0, 0.1 * tall], 0.11 * tall, group.skin)
+    kit.disc(picture, ball, 0.1 * tall, group.ball)

@@ -13,10 +13,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medexp.config.settings import Plan
+from medexp.data.phantom import kit
 from medexp.data.phantom.all import write
 from medexp.data.read.all import PRELIM, load
 from medexp.data.split import plan_rows
-from medexp.errors import ConfigError
 
 SIZE = 200
 
@@ -81,8 +81,8 @@ def test_classes_patients_and_folds(pool):
 @pytest.mark.parametrize("size", [16, 600])
 def test_every_size_has_patients_for_every_fold(tmp_path, monkeypatch, size):
     made = {}
-    monkeypatch.setattr("medexp.data.phantom.all.cell", lambda rng, patient: None)
-    monkeypatch.setattr("medexp.data.phantom.all.save", lambda path, image: made.update({path: 1}))
+    monkeypatch.setattr("medexp.data.phantom.all.cell", lambda seed, patient, number: None)
+    monkeypatch.setattr(kit, "save", lambda path, image: made.update({path: 1}))
     write(tmp_path, size=size, seed=0)
     files = [path.relative_to(tmp_path).parts for path in made]
     training = [parts[1:] for parts in files if parts[0] == "training_data"]
@@ -109,25 +109,6 @@ def test_preliminary_test_set(folder):
     for row in rows:
         assert row["labels"] == str(int(row["Patient_ID"].endswith("_all.bmp")))
     assert pool.decode(len(pool) - 1)[0].shape == (32, 32, 3)
-
-
-def test_same_bytes_for_the_same_call_and_others_for_another_seed(tmp_path):
-    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, size=16, seed=seed)
-    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
-    assert len(files) == 16 + 4 + 1
-    for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    first, other = (load(str(tmp_path / name)) for name in "ac")
-    assert not np.array_equal(first.decode(0)[0], other.decode(0)[0])
-
-
-def test_impossible_sizes_and_seeds_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"source\.size=15: need 16 or more"):
-        write(tmp_path, size=15)
-    with pytest.raises(ConfigError, match=r"source\.seed=-1: need 0 or more"):
-        write(tmp_path, seed=-1)
 
 
 # ---------------------------------------------------------------- difficulty

@@ -1,5 +1,4 @@
 import csv
-import inspect
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 from medexp.data.phantom.folders import write_folder, write_table
 from medexp.data.phantom.pcam import slide
 from medexp.data.read.folders import load_folder, load_table
-from medexp.errors import ConfigError
 
 WRITERS = [write_folder, write_table]
 
@@ -86,25 +84,3 @@ def test_folders_hold_the_tables_images(tmp_path, table):
     for file, number in zip(pool.files, pool.labels, strict=True):
         assert label[file.name] == number
         assert file.read_bytes() == (table / "images" / file.name).read_bytes()
-
-
-@pytest.mark.parametrize("write", WRITERS)
-def test_same_call_same_bytes_other_seed_other_images(write, tmp_path):
-    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, size=16, seed=seed)
-    one, two, other = (files(tmp_path / name) for name in ("one", "two", "other"))
-    assert one == two
-    images = [{content for path, content in made.items() if path.suffix != ".csv"}
-              for made in (one, other)]  # fmt: skip
-    assert len(images[0]) == 16 and not images[0] & images[1]
-
-
-@pytest.mark.parametrize("write", WRITERS)
-def test_impossible_sizes_and_seeds_are_refused(write, tmp_path):
-    with pytest.raises(ConfigError, match=r"source\.size=15: must be 16 or more"):
-        write(tmp_path, size=15, seed=0)
-    with pytest.raises(ConfigError, match=r"source\.seed=-1: must be 0 or more"):
-        write(tmp_path, size=16, seed=-1)
-    assert inspect.signature(write).parameters["size"].default == 1000
-    assert not list(tmp_path.iterdir())

@@ -10,7 +10,6 @@ from sklearn.preprocessing import StandardScaler
 from medexp.data.phantom import ldct
 from medexp.data.phantom.ldct import write
 from medexp.data.read.ldct import load
-from medexp.errors import ConfigError
 
 
 def read(folder):
@@ -76,22 +75,6 @@ def test_scans_differ_in_grey_level_and_noise(folder):
     assert np.median(noise, axis=1).std() > 1
 
 
-def test_same_call_gives_the_same_bytes_and_seeds_differ(tmp_path):
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, size=20, seed=seed)
-    a, b, c = ((tmp_path / name / "all_patches.hdf5").read_bytes() for name in "abc")
-    assert a == b and a != c
-    assert not np.array_equal(read(tmp_path / "a")[0], read(tmp_path / "c")[0])
-
-
 def test_smallest_set_has_both_classes(tmp_path):
     write(tmp_path, size=16)
     assert np.bincount(load(tmp_path).labels).tolist() == [10, 6]
-
-
-def test_impossible_sizes_and_seeds_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"source\.size=15: need 16 or more"):
-        write(tmp_path, size=15)
-    with pytest.raises(ConfigError, match=r"source\.seed=-1: need 0 or more"):
-        write(tmp_path, size=64, seed=-1)
