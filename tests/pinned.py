@@ -168,6 +168,7 @@ PUT_ASIDE = (
     (r'"(wall_seconds|seconds|images_per_s)": [\d.e+-]+', r'"\1": ~'),
     (r"\d{4}-\d\d-\d\d[T_ ]\d\d[:-]\d\d[:-]\d\d([.,-]\d+)?([+-]\d{4})?", "~TIME"),
     (r"[\d,.]+ img/s", "~ img/s"),
+    (r"\bpid \d+", "pid ~"),
     (r"[\d.]+ (s|ms|min|seconds)\b", r"~ \1"),
     (r"medexp(\.\w+)+\.(\w+)", r"medexp.*.\2"),
     (r"\b[0-9a-f]{8,40}\b", "~DIGEST"),

@@ -80,7 +80,7 @@ def bench(arguments: list[str]) -> int:
 def command_parser() -> argparse.ArgumentParser:
     peers = "\n".join(f"  {name:<12} {peer.about}" for name, peer in PEERS.items())
     p = parser(
-        "bench",
+        "",
         "Train with medexp and with what one would use instead, on the same files with\n"
         "the same network, each in a process of its own, in turn over several rounds;\n"
         "print the speeds, medexp's ratio to each with its spread, the time to the first\n"
@@ -88,8 +88,9 @@ def command_parser() -> argparse.ArgumentParser:
         "  python -m benchmarks.speed\n"
         "  python -m benchmarks.speed model=native1 --rounds 5 --peers bare,loop\n"
         "  python -m benchmarks.speed dataset=cervix model=cervixnet1 source=phantom\n"
-        "  python -m benchmarks.speed --own-data --out results      your PCam, Markdown and JSON\n"
-        "  python -m benchmarks.speed --tf-python ~/tf/bin/python   TensorFlow lives elsewhere",
+        "  python -m benchmarks.speed --own-data --out results\n"
+        "  python -m benchmarks.speed --tf-python ~/tf/bin/python",
+        program="python -m benchmarks.speed",
     )
     p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as in medexp train")
     p.add_argument(

@@ -14,17 +14,17 @@ def complete(words: list[str], commands: Sequence[str]) -> int:
     primary = "train"
     if any(word.startswith("query=") for word in words):
         typed = os.environ.get("COMP_LINE", "")
-        primary, line = for_hydra(typed.split(), typed.endswith(" "), commands)
-        if primary is None:
+        question = for_hydra(typed.split(), typed.endswith(" "), commands)
+        if question is None:
             return 0
-        os.environ["COMP_LINE"] = line
+        primary, os.environ["COMP_LINE"] = question
     from medexp.config.compose import hydra_main
 
     hydra_main(primary, lambda config: None, ["-sc", *words])
     return 0
 
 
-def for_hydra(typed: list[str], ended: bool, commands: Sequence[str]) -> tuple[str | None, str]:
+def for_hydra(typed: list[str], ended: bool, commands: Sequence[str]) -> tuple[str, str] | None:
     """The primary config and the line that Hydra completes; None where all was printed here.
 
     typed: the words of the line so far; ended: whether the last of them is complete.
@@ -32,13 +32,13 @@ def for_hydra(typed: list[str], ended: bool, commands: Sequence[str]) -> tuple[s
     choosing = len(typed) < 2 or (len(typed) == 2 and not ended)
     if choosing:
         print(" ".join(commands))
-        return None, ""
+        return None
     command = typed[1]
     if command == "data" and (len(typed) < 3 or (len(typed) == 3 and not ended)):
         print(" ".join(data.ACTIONS))
-        return None, ""
+        return None
     if command not in ("train", "eval", "data"):
-        return None, ""
+        return None
     kept = [word for word in typed[2:] if word not in ("-m", "--multirun", *data.ACTIONS)]
     primary = "train"
     if command == "eval":
@@ -47,7 +47,7 @@ def for_hydra(typed: list[str], ended: bool, commands: Sequence[str]) -> tuple[s
 
         if not ended and typed[-1].startswith("run="):
             print(" ".join(complete_folders(typed[-1])))
-            return None, ""
+            return None
         primary = primary_of_eval(read_partial(kept))
         kept = [word for word in kept if not word.startswith("run=")]
     return primary, " ".join(["medexp", *kept]) + (" " if ended or not kept else "")

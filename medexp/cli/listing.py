@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     pass
 
 
-def parser(command: str, text: str, examples: str) -> argparse.ArgumentParser:
+def parser(
+    command: str, text: str, examples: str, program: str = "medexp"
+) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog=f"medexp {command}",
+        prog=f"{program} {command}".strip(),
         description=text,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -65,7 +65,7 @@ def train(words: list[str]) -> int:
         if line.sets(key):
             raise ConfigError(f"{key}: of the rows of a table. Add -m and paper=NAME")
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        if (target := line.value(key)) and not several_calls(line, Path(target)):
+        if (target := line.text(key)) and not several_calls(line, Path(target)):
             refuse_overwrite(Path(target))
     if not folder and (code := preview(line)) is not None:
         return code
@@ -105,11 +105,11 @@ def preview(line: Line) -> int | None:
         if any(line.value(key) for key in keys):
             raise ConfigError(f"{', '.join(keys)}: of one run, not of a sweep. Leave -m out")
         return None
-    if line.stops_early:
+    if line.stops_early or any(one.is_sweep_override() for one in line.overrides):
         return None
     from medexp.config.compose import compose
 
-    settings = compose([one.input_line for one in line.overrides], line.words)
+    settings = compose([str(one.input_line) for one in line.overrides], line.words)
     if not settings.previews:
         return None
     from medexp.jobs.preview import preview as draw

@@ -33,7 +33,7 @@ class Line:
 
     def text(self, key: str) -> str | None:
         """What the line sets a key to as it was typed, without quotes around it."""
-        texts = [one.input_line for one in self.overrides if one.key_or_group == key]
+        texts = [str(one.input_line) for one in self.overrides if one.key_or_group == key]
         return texts[-1].partition("=")[2].strip("'\"") if texts else None
 
     def sets(self, key: str) -> bool:
@@ -71,7 +71,7 @@ def read_line(words: Sequence[str]) -> Line:
 
 def read_partial(words: Sequence[str]) -> Line:
     """The words that parse: of a line that is still being typed, the last may not."""
-    parsed = []
+    parsed: list[Override] = []
     for word in words:
         with suppress(ConfigError):
             parsed += read_line([word]).overrides

@@ -105,7 +105,7 @@ def _value(value: Any, hint: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key}={value!r}: must be keys and values, not one value")
         if issubclass(inner, Node):  # type: ignore[arg-type]
-            return inner(value)  # type: ignore[operator]
+            return inner(value)  # type: ignore[call-arg,operator]
         return build(inner, value, f"{key}.")  # type: ignore[arg-type]
     if not fits(value, hint):
         raise ConfigError(f"{key}={value!r}: must be {spell(hint)}, not {type(value).__name__}")

@@ -9,20 +9,15 @@ import torch
 from torch import nn
 
 from medexp.config.compose import instantiate
-from medexp.config.settings import ModelNode, Settings, Trainer, decisive
-from medexp.config.tree import plain
+from medexp.config.settings import ModelNode, Trainer
 from medexp.data.base import Dataset
-from medexp.data.store import fingerprint
 from medexp.errors import ConfigError
 from medexp.models.stages import freeze, named_stages
 from medexp.models.weights import Loaded, load_weights, normalise_input
-from medexp.runs.files import versions, write_text
-from medexp.runs.record import Part, Record, digest_of_ids
+from medexp.runs.files import write_text
 from medexp.train import device as devices
 
 log = logging.getLogger(__name__)
-# The groups of a run whose keys are its recipe: how it is trained.
-RECIPE = ("optimizer.", "schedule.", "loss.", "augment.", "sampling.", "trainer.", "model.stages.")
 
 
 def release_memory() -> None:
@@ -148,31 +143,3 @@ def transferred(network: nn.Module, loaded: Loaded) -> str:
         lines.append(f"{name:<{width}}{shape:<18}{fates[name]}")
     lines += [f"{name:<{width}}{'':<18}there, not in this network" for name in loaded.unused]
     return "\n".join(lines) + "\n"
-
-
-# ---------------------------------------------------------------- the record
-
-
-def record_of(
-    settings: Settings, data: Dataset, network: nn.Module, start: Path | None = None
-) -> Record:
-    """What a run with these settings on these data is; start: the run that it starts from."""
-    dataset, model = settings.dataset, settings.model
-    deciding = decisive(plain(settings))
-    return Record(
-        dataset=settings.names.dataset,
-        reader=dataset.arguments(),
-        classes=tuple(data.classes),
-        image_shape=tuple(data.image_shape),
-        parts={
-            name: Part(len(split), digest_of_ids(split.ids.tolist()), fingerprint(split))
-            for name, split in data.splits().items()
-        },
-        model=settings.names.model,
-        network=model.arguments(),
-        weights=model.weights if start is None else str(start),
-        normalised=hasattr(network, "input_mean"),
-        recipe={key: value for key, value in deciding.items() if key.startswith(RECIPE)},
-        seed=settings.seed,
-        versions=versions(),
-    )

@@ -20,6 +20,7 @@ from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError
 from medexp.jobs import build
 from medexp.jobs.marks import marks
+from medexp.jobs.record import held_against, record_of
 from medexp.jobs.results import mean_probabilities, write_provenance, write_results
 from medexp.runs import checkpoint
 from medexp.runs.files import read_json, write_split
@@ -50,8 +51,9 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
     members, probabilities = [], []
     for run, model in models.items():
         network, member = best_network(Path(run), model, dataset, device)
+        held_against(Path(run), record_of(settings, dataset, network))
         if settings.trainer.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         probabilities.append(mean_probabilities(network, split, views, settings.trainer, device))
         members.append(member)
     write_provenance(folder, settings, dataset, device, "float32")

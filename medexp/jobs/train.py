@@ -18,6 +18,7 @@ from medexp.data.load import load_data
 from medexp.errors import ConfigError
 from medexp.jobs import build
 from medexp.jobs.marks import marks
+from medexp.jobs.record import held_against, record_of
 from medexp.jobs.results import mean_probabilities, write_provenance, write_results
 from medexp.models.stages import named_stages
 from medexp.runs.files import write_split
@@ -46,6 +47,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     its best weights; both are in history.csv.
     """
     build.release_memory()
+    last = last_phase(settings)  # refuses what cannot be before the first phase is trained
     start, earlier = None, []
     if settings.second:
         log.info("First phase:")
@@ -56,18 +58,19 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         del first
     elif settings.init_from is not None:
         start = build.run_folder("init_from", settings.init_from)
-    settings = last_phase(settings)
+    settings = last
     phase = train_phase(settings, folder, start=start, earlier=earlier, resume=resume)
     fitted = phase.fitted
+    epochs = len(earlier) + len(fitted.history)
     facts = {
         "parameters": build.parameter_counts(phase.network),
         "best_epoch": fitted.best_epoch,
-        "epochs": len(earlier) + len(fitted.history),
+        "epochs": epochs,
         "wall_seconds": fitted.seconds,
         "monitor": settings.trainer.monitor,
     }
     if fitted.pruned:
-        facts["pruned_at"] = facts["epochs"]
+        facts["pruned_at"] = epochs
     splits = phase.dataset.splits()
     predicted = {
         name: mean_probabilities(
@@ -75,7 +78,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         )
         for name in ("val", "test")
     }
-    marked = marks(settings, phase.dataset, facts["epochs"])
+    marked = marks(settings, phase.dataset, epochs)
     write_results(folder, settings, phase.dataset, predicted, marked, facts)
     return fitted.best_value
 
@@ -116,10 +119,15 @@ def train_phase(
         build.start_weights(network, settings.model.weights, start, folder)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
     announce(settings, dataset, network, folder, f"{device}, {amp}")
+    record = record_of(settings, dataset, network, start)
+    if start is not None:
+        held_against(start, record)
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
         write_split(folder / "split.csv", dataset)
-        build.record_of(settings, dataset, network, start).write(folder)
+        record.write(folder)
+    else:
+        held_against(folder, record)
     fitted = fit(
         Session(folder, settings.seed, device, precision, tuple(earlier), resume),
         network,

@@ -112,7 +112,7 @@ def fit(
     one_of("trainer.monitor", monitor, ["val_loss", *columns])
     network.to(device)
     if settings.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     stages = later = parts.stages
     if settings.switch_at is not None:
         later = switched(network, stages, settings.switch_to)

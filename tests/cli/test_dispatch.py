@@ -20,7 +20,7 @@ from tests.conftest import MINE, ROOT, read
 
 RUN_FILES = {
     ".hydra", "config.yaml", "status.json", "history.csv", "metrics.json", "predictions.csv",
-    "table.md", "table.csv", "plots", "checkpoints", "provenance.json", "run.log",
+    "table.md", "table.csv", "plots", "checkpoints", "provenance.json", "record.json", "run.log",
     "split.csv",
 }  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_values_are_typed_at_the_door(settings):
         ("source.kind=disc", "source.kind=disc: no such choice. Did you mean 'disk'?"),
         ("dataset.on_error=ignore", "dataset.on_error=ignore: no such choice."),
         ("dataset.test_share=high", "dataset.test_share='high': must be float, not str"),
-        ("+model.stages.head.l3=1", "model.stages.head.l3: no such key. Did you mean 'l1'?"),
+        ("+model.stages.head.l3=1", "model.stages.head.l3: no such key. Did you mean 'lr'?"),
         ("model.stages.head.l2=-1", "model.stages.head.l2=-1.0: must be 0 or more"),
         ("+second.trainer.epoch=1", "second.trainer.epoch: no such key. Did you mean 'epochs'?"),
         ("+second.model=3", "second.model=3: need keys and values of that group"),

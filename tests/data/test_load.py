@@ -167,5 +167,5 @@ def test_phantoms_have_a_size_of_their_own():
 
 
 def test_the_plan_of_a_node_has_the_schemas_defaults():
-    assert sources.plan_of({}) == Plan()
-    assert sources.plan_of({"fold": 1, "folds": 3, "root": "x"}) == Plan(fold=1, folds=3)
+    assert DatasetNode({}).split == Plan()
+    assert DatasetNode({"fold": 1, "folds": 3, "root": "x"}).split == Plan(fold=1, folds=3)

@@ -80,12 +80,12 @@ def test_the_rows_of_the_video_paper_differ_in_what_they_should():
     given = "init_from=x"
     plain, tuned = compose(["recipe=tbt_no_pt"]), compose(["recipe=tbt_pt", given])
     weighted, turned = (compose([f"recipe={r}", given]) for r in ("tbt_pt_cw", "tbt_pt_cw_aug"))
-    assert plain["model"]["weights"] == "imagenet" and tuned["model"]["weights"] is None
-    assert plain["loss"] == tuned["loss"] != weighted["loss"] == turned["loss"]
-    assert weighted["augment"] == plain["augment"] != turned["augment"]
+    assert plain.model.weights == "imagenet" and tuned.model.weights is None
+    assert plain.loss == tuned.loss != weighted.loss == turned.loss
+    assert weighted.augment == plain.augment != turned.augment
     for other in (tuned, weighted, turned):
         for group in ("dataset", "optimizer", "schedule", "trainer", "sampling"):
-            assert other[group] == plain[group]
+            assert getattr(other, group) == getattr(plain, group)
 
 
 def test_two_stages_in_one_run(medexp):
@@ -127,7 +127,7 @@ def test_two_stages_resume_in_either(medexp, toy):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+second.optimiser.lr=0.1", r"second.optimiser: not of a stage. Did you mean 'optimizer'"),
+        ("+second.optimiser.lr=0.1", r"second.optimiser: not of a phase. Did you mean 'optimizer'"),
         ("+second.trainer.epoch=1", "second.trainer.epoch: no such key. Did you mean 'epochs'"),
         ("+second.model.widht=3", "model.widht: not an argument of toy.Net. Did you mean 'width'"),
         ("+second.trainer=3", "second.trainer=3: need keys and values of that group"),

@@ -4,16 +4,16 @@ import copy
 
 import pytest
 import torch
-from medexp.jobs.experiment import parameter_counts
 from torch import nn
 
 from medexp.config import compose, groups
 from medexp.errors import ConfigError
+from medexp.jobs.build import parameter_counts
 from medexp.score.predict import class_logits
 from medexp.train.losses import cross_entropy
 
 NAMES = groups.options("model")
-NODES = {name: compose.compose([f"model={name}"]).model for name in NAMES}
+NODES = {name: dict(compose.compose([f"model={name}"]).model) for name in NAMES}
 # The smallest convenient input: what each takes 16 samples of within a second or two.
 SMALL = {"inception_v3": (75, 75), "alexnet": (63, 63), "viptt": (2, 32, 32)}
 LARGE = {"allnet", "allnet_14", "alexnet", "vgg16", "resnet101", "inception_v3", "cervixnet1"}

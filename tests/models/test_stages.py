@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from medexp.config.settings import Stage
+from medexp.config.settings import ModelNode, Stage
 from medexp.errors import ConfigError
 from medexp.models import stages
 from medexp.train import losses
 from tests.mine.toy import Net
-from tests.train.test_loop import data, fit, weights
+from tests.train.kit import weights
+from tests.train.test_loop import data, fit
 
 
 def net():
@@ -32,12 +33,12 @@ def net():
 )
 def test_wrong_stages_are_refused(node, message):
     with pytest.raises(ConfigError, match=message):
-        stages.read_stages(net(), node)
+        stages.named_stages(net(), ModelNode({"stages": node}).stages)
 
 
 def test_a_stage_has_its_own_rate_and_a_frozen_one_none():
     network = net()
-    chosen = stages.read_stages(network, {"head": {"lr": 0.5}, "features": {}})
+    chosen = {"head": Stage(lr=0.5), "features": Stage()}
     groups = stages.parameter_groups(network, chosen)
     assert [group.get("lr") for group in groups] == [None, 0.5]
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in network.head.parameters()}

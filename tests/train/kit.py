@@ -20,7 +20,7 @@ def settings_of(**changes):
     )
 
 
-def fit(folder, network, data, **changes):
+def fit(folder, network, dataset, /, **changes):
     """Train with the arguments of Session, Parts and Trainer in one; returns the Fitted."""
     session = {"seed": 0, "device": CPU} | {k: changes.pop(k) for k in SESSION if k in changes}
     parts = {
@@ -33,7 +33,7 @@ def fit(folder, network, data, **changes):
     return loop.fit(
         loop.Session(folder, **session),
         network,
-        data,
+        dataset,
         loop.Parts(**parts),
         settings_of(**changes),
         observers,

@@ -119,7 +119,7 @@ RECIPES = {
         "max_steps": 8,
     },
     "bf16": {"precision": torch.bfloat16},
-    "contiguous": {"channels_last": False, "place": "device"},
+    "contiguous": {"channels_last": False, "data": "device"},
 }
 
 
