@@ -51,8 +51,14 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def medexp(workplace, capsys):
-    """Run a command line in process: medexp("train", ...) -> exit code; .out and .err its texts."""
+def medexp(workplace, capsys, monkeypatch, request):
+    """Run a command line in process: medexp("train", ...) -> exit code; .out and .err its texts.
+
+    A run's own plots take a third of a small run's time, and so are drawn only for tests that are
+    marked `plots`.
+    """
+    if not request.node.get_closest_marker("plots"):
+        monkeypatch.setattr("medexp.report.figure.plots.write_plots", lambda folder: None)
 
     def run(*arguments):
         run.code = cli.run(list(map(str, arguments)))

@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medexp.config.compose import compose
+from medexp.config.compose import compose_node
 from medexp.config.groups import header, options
+from medexp.config.settings import ModelNode
 from medexp.errors import one_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def models(arguments: list[str]) -> int:
     if given.name:
         one_of("model", given.name, names)
     nodes = {
-        name: compose([f"model={name}"], arguments).model
+        name: ModelNode(compose_node("model", name, arguments))
         for name in ([given.name] if given.name else names)
     }
     if given.name:
@@ -163,7 +164,7 @@ def dataset_rows(arguments: list[str]) -> list[dict[str, Any]]:
     """One row a data set option: its public facts, where it is looked for, whether it is there."""
     rows = []
     for name in options("dataset", arguments):
-        node = compose([f"dataset={name}"], arguments).dataset
+        node = compose_node("dataset", name, arguments)
         module = importlib.import_module(str(node["_target_"]).rpartition(".")[0])
         info = getattr(module, "INFO", None)
         root = Path(node["root"]) if "root" in node else None

@@ -1,6 +1,5 @@
 """`medexp train`: one run or, with -m, a sweep that ends in one table."""
 
-import time
 from pathlib import Path
 
 from medexp.cli.groups_help import print_help
@@ -37,7 +36,7 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
 
 
 def train(words: list[str]) -> int:
-    """Compose, and either draw previews, run a job, a sweep, or what a paper's table needs."""
+    """Run a job, a sweep, or the runs that a paper's table needs."""
     if "-h" in words or "--help" in words:
         return print_help(TRAIN_HELP, words)
     from medexp.config.saved import primary_of_run, with_config_dirs
@@ -67,8 +66,9 @@ def train(words: list[str]) -> int:
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
         if (target := line.text(key)) and not several_calls(line, Path(target)):
             refuse_overwrite(Path(target))
-    if not folder and (code := preview(line)) is not None:
-        return code
+    previews = [key for key in ("plot_schedule", "plot_augment") if line.value(key)]
+    if previews and (folder or line.multirun or line.sets("tune")):
+        raise ConfigError(f"{', '.join(previews)}: of one new run. Leave -m, tune and resume out")
     return run_jobs(primary, line.argv(), train_job)
 
 
@@ -96,29 +96,6 @@ def of_paper(paper: str, line: Line) -> list[str]:
     quoted = ",".join(map(table.quoted, every))
     kept = [word for word in line.argv() if word not in every]
     return [*sweeper, f"+hydra.sweeper.every=[{quoted}]", *kept]
-
-
-def preview(line: Line) -> int | None:
-    """Draw what a run would do, into a folder of its own; None where no picture is asked for."""
-    keys = ("plot_schedule", "plot_augment")
-    if line.multirun or line.sets("tune"):  # which says itself that it is a sweep
-        if any(line.value(key) for key in keys):
-            raise ConfigError(f"{', '.join(keys)}: of one run, not of a sweep. Leave -m out")
-        return None
-    if line.stops_early or any(one.is_sweep_override() for one in line.overrides):
-        return None
-    from medexp.config.compose import compose
-
-    settings = compose([str(one.input_line) for one in line.overrides], line.words)
-    if not settings.previews:
-        return None
-    from medexp.jobs.preview import preview as draw
-
-    folder = Path("outputs/preview", time.strftime("%Y-%m-%d_%H-%M-%S"))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in draw(settings, folder):
-        print(path)
-    return 0
 
 
 def train_job(settings: Settings, folder: Path) -> float:

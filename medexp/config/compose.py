@@ -21,6 +21,13 @@ from medexp.config.settings import FACTS, EvalSettings, Settings
 from medexp.config.targets import check_node
 from medexp.config.tree import build, plain, schema_of
 
+
+def folder_of(names: Mapping[str, str], *previews: bool) -> str:
+    """Where a command writes below: a run, or pictures of what one would do (train.yaml)."""
+    return "outputs/preview" if any(previews) else f"outputs/{names['dataset']}-{names['model']}"
+
+
+OmegaConf.register_new_resolver("folder_of", folder_of, replace=True)
 ConfigStore.instance().store(name="schema", node=schema_of(Settings))
 ConfigStore.instance().store(name="eval_schema", node=schema_of(EvalSettings))
 

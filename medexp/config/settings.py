@@ -177,11 +177,6 @@ class Settings:
     plot_augment: bool = setting(False, "draw examples of the augmentation and stop")
     debug: bool = setting(False, "a traceback with every error", numbers=False)
 
-    @property
-    def previews(self) -> bool:
-        """Whether pictures are asked for in place of training."""
-        return self.plot_schedule or self.plot_augment
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings(Settings):

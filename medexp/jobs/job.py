@@ -9,7 +9,7 @@ from medexp.config.compose import hydra_main, output_dir, settings_of, to_yaml
 from medexp.config.tree import plain
 from medexp.errors import MedexpError
 from medexp.jobs.finish import finish_sweep, show
-from medexp.runs.files import write_status, write_text
+from medexp.runs.files import is_run, write_status, write_text
 
 Work = Callable[[Any, Path], float | None]
 
@@ -41,12 +41,21 @@ def run_jobs(
         return finish(sweep)
     if failures:
         raise told(failures[0])
-    show(folders)  # empty after --cfg job and its like
+    show([folder for folder in folders if is_run(folder)])  # none after --cfg job and previews
     return 0
 
 
 def job(config: Any, folder: Path, work: Work) -> float | None:
-    """Write config.yaml, work, write tables and plots; status.json says how it stands."""
+    """Write config.yaml, work, write tables and plots; status.json says how it stands.
+
+    Where the settings ask for previews these are drawn in place of all that: it is no run.
+    """
+    if config.plot_schedule or config.plot_augment:
+        from medexp.jobs.preview import preview
+
+        for path in preview(settings_of(config), folder):
+            print(path)
+        return None
     write_status(folder, "running")
     try:
         settings = settings_of(config)

@@ -25,6 +25,7 @@ RUN_FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.plots
 def test_train_writes_the_run_directory_of_the_contract(toy, medexp):
     run = toy()
     assert re.fullmatch(r"outputs/toy-toynet/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}", str(run))
@@ -212,6 +213,7 @@ def test_sweep_ends_in_one_table_and_survives_a_failed_job(medexp, toy):
     assert read(jobs[2] / "metrics.json")["test"] == read(alone / "metrics.json")["test"]
 
 
+@pytest.mark.plots
 def test_phantom_run_says_so_everywhere(medexp):
     code = medexp(
         "train", "source=phantom", "source.size=64", "trainer.epochs=1", "trainer.resamples=20"

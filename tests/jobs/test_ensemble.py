@@ -123,6 +123,7 @@ def test_a_sweep_over_tta(trio, medexp):
 # ---------------------------------------------------------------- ensembles
 
 
+@pytest.mark.plots
 def test_an_ensemble_is_the_mean_of_its_runs_probabilities(trio, medexp):
     assert medexp("eval", f"run=[{','.join(map(str, trio))}]") == 0, medexp.err
     (folder,) = Path("outputs/ensembles").iterdir()

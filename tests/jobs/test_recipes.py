@@ -161,4 +161,7 @@ def test_previews_draw_and_train_nothing(medexp, workplace):
     assert schedule.stat().st_size > 5000 and sheet.stat().st_size > 5000
     assert not list(workplace.glob("outputs/toy-toynet/*"))
     assert medexp("train", "-m", *own, "plot_schedule=true") == 2
-    assert "of one run, not of a sweep" in medexp.err
+    assert "plot_schedule: of one new run. Leave -m" in medexp.err
+    assert medexp("train", *own, "plot_schedule=True") == 0  # however it is spelled
+    assert medexp.out.strip().endswith("schedule.png")
+    assert not list(workplace.glob("outputs/toy-toynet/*"))
