@@ -29,7 +29,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitSettings:
     """What every data set's node may say besides its reader's arguments: which images go where.
 
     Shares are of all images. medexp/data/split.py says what each kind of split does.
@@ -51,18 +51,18 @@ class Plan:
 class DatasetNode(Node):
     """A reader and its arguments; which images go where; the function that writes phantoms."""
 
-    FACTS: ClassVar[tuple[str, ...]] = ("phantom", *(item.name for item in fields(Plan)))
-    split: Plan = field(init=False)
+    FACTS: ClassVar[tuple[str, ...]] = ("phantom", *(item.name for item in fields(SplitSettings)))
+    split: SplitSettings = field(init=False)
 
     def __post_init__(self) -> None:
-        names = {item.name for item in fields(Plan)}
+        names = {item.name for item in fields(SplitSettings)}
         values = {key: value for key, value in self.content.items() if key in names}
-        object.__setattr__(self, "split", build(Plan, values, "dataset."))
+        object.__setattr__(self, "split", build(SplitSettings, values, "dataset."))
 
     @staticmethod
     def defaults() -> dict[str, Any]:
         """What the schema holds, so that the command line may set it for any data set."""
-        return defaults_of(Plan)
+        return defaults_of(SplitSettings)
 
 
 @dataclass(frozen=True)

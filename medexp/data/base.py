@@ -10,7 +10,8 @@ import numpy as np
 
 from medexp.errors import MedexpError
 
-PARTS = ("train", "val", "test")
+PARTS_IN_WORDS = {"train": "training", "val": "validation", "test": "test"}
+PARTS = tuple(PARTS_IN_WORDS)
 DTYPES = (np.uint8, np.float16, np.float32)
 
 
@@ -240,3 +241,12 @@ def check_labels(name: str, labels: np.ndarray, classes: Sequence[str]) -> None:
             f"{name}: labels run from {low} to {high}, but there are {len(classes)} classes "
             f"(0..{len(classes) - 1})"
         )
+
+
+def consecutive_rows(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Part -> its rows, where the images of the parts stand one part after the other."""
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {
+        part: np.arange(end - size, end)
+        for (part, size), end in zip(sizes.items(), ends, strict=True)
+    }

@@ -1,10 +1,12 @@
 """Things made once and kept: a folder that is either whole or absent, whoever else is building."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -69,3 +71,53 @@ def locked(folder: Path) -> Iterator[None]:
 
 def lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
+
+
+# ---------------------------------------------------------------- what the cache holds
+
+
+def entries() -> list[dict[str, Any]]:
+    """What the cache holds, one dict a folder.
+
+    name, kind (arrays | phantom | building), bytes, created (seconds since 1970), path, and what
+    entry.json says (images, shape, settings, ...).
+    """
+    return [
+        entry_of(folder, kind)
+        for kind in ("arrays", "phantom")
+        for folder in sorted((cache_dir() / kind).glob("*"))
+        if folder.is_dir()
+    ]
+
+
+def entry_of(folder: Path, kind: str) -> dict[str, Any]:
+    try:
+        entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        entry = {}
+    unfinished = folder.name.endswith(".building")
+    return {
+        **entry,
+        "name": folder.name.removeprefix(".").removesuffix(".building"),
+        "kind": "building" if unfinished else kind,
+        "bytes": sum(f.stat().st_blocks for f in folder.rglob("*")) * 512,
+        "created": folder.stat().st_mtime,
+        "path": str(folder),
+    }
+
+
+def clear() -> tuple[int, list[str]]:
+    """Remove every entry; returns the bytes freed, and the names that another process builds."""
+    freed, busy = 0, []
+    for entry in entries():
+        folder = Path(entry["path"])
+        final = folder.with_name(entry["name"])
+        lock = FileLock(lock_of(final))
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(folder)
+                freed += entry["bytes"]
+        except Timeout:
+            busy.append(entry["name"])
+    shutil.rmtree(cache_dir() / "digests", ignore_errors=True)
+    return freed, busy

@@ -12,11 +12,20 @@ import numpy as np
 from rich.console import Console
 
 from medexp.config.compose import instantiate
-from medexp.config.settings import DatasetNode, Plan, Settings, Source
+from medexp.config.settings import DatasetNode, Settings, Source, SplitSettings
 from medexp.config.targets import locate
-from medexp.data.base import PARTS, Dataset, Pool, Rows, Split
+from medexp.data.base import (
+    PARTS,
+    PARTS_IN_WORDS,
+    Dataset,
+    Pool,
+    Rows,
+    Split,
+    consecutive_rows,
+)
 from medexp.data.cache import cache_dir, make_once
-from medexp.data.split import leak_marks, plan_rows
+from medexp.data.leak import leak_marks
+from medexp.data.split import split_rows
 from medexp.data.store import stored
 from medexp.errors import ConfigError, MedexpError
 
@@ -26,16 +35,16 @@ log = logging.getLogger(__name__)
 def load_data(settings: Settings, *, examine: bool = False) -> Dataset:
     """The data set of a config, split and decoded.
 
-    examine: for `medexp data check`, which reports what stops a run: unreadable images are left
-    out and groups may cross the split.
+    examine: as `medexp data check` needs it, which reports what stops a run: unreadable images are
+    left out and groups may cross the split.
     """
-    plan = settings.dataset.split
-    if examine:
-        plan = replace(plan, allow_leak=True, on_error="skip")
-    loaded = load_pool(settings)
-    if isinstance(loaded, Dataset):
-        return given_dataset(loaded, plan)
-    return split_pool(loaded, plan)
+    split = settings.dataset.split
+    return as_dataset(load_pool(settings), lenient(split) if examine else split)
+
+
+def lenient(split: SplitSettings) -> SplitSettings:
+    """The same split, in which nothing is refused that can be reported."""
+    return replace(split, allow_leak=True, on_error="skip")
 
 
 def load_pool(settings: Settings) -> Pool | Dataset:
@@ -54,26 +63,31 @@ def load_pool(settings: Settings) -> Pool | Dataset:
     return loaded
 
 
-def split_pool(pool: Pool, plan: Plan) -> Dataset:
-    """Split, decode (or find decoded), and leave out or refuse what cannot be read."""
-    planned = plan_rows(pool, plan)
-    pixels = stored(pool)
-    skipped, notes = unreadable(pool, plan, pixels.failed)
-    kept = {part: rows[~np.isin(rows, list(pixels.failed))] for part, rows in planned.rows.items()}
+def as_dataset(loaded: Pool | Dataset, split: SplitSettings) -> Dataset:
+    """Split and decode a pool, or hold a data set that comes split against the settings."""
+    if isinstance(loaded, Dataset):
+        return checked_dataset(loaded, split)
+    return split_pool(loaded, split)
 
-    def split(rows: np.ndarray) -> Split:
+
+def split_pool(pool: Pool, settings: SplitSettings) -> Dataset:
+    """Split, decode (or find decoded), and leave out or refuse what cannot be read."""
+    split = split_rows(pool, settings)
+    pixels = stored(pool)
+    skipped, notes = unreadable(pool, settings.on_error, pixels.failed)
+    kept = {part: rows[~np.isin(rows, list(pixels.failed))] for part, rows in split.rows.items()}
+
+    def part_of(rows: np.ndarray) -> Split:
         groups = None if pool.groups is None else pool.groups[rows]
         return Split(Rows(pixels.array, rows), pool.labels[rows], pool.ids[rows], groups)
 
     return Dataset(
         pool.name,
         pool.classes,
-        train=split(kept["train"]),
-        val=split(kept["val"]),
-        test=split(kept["test"]),
-        partial=(*partial(pool, planned.kind), *planned.partial),
-        notes=(*pool.notes, *planned.notes, *notes, *copies(pixels.digests, kept)),
-        marks=planned.marks,
+        **{part: part_of(kept[part]) for part in PARTS},
+        partial=(*partial(pool, split.kind), *split.partial),
+        notes=(*pool.notes, *split.notes, *notes, *copies(pixels.digests, kept)),
+        marks=split.marks,
         skipped=skipped,
         facts={str(pool.ids[row]): facts for row, facts in pixels.facts.items()},
     )
@@ -91,13 +105,13 @@ def copies(digests: np.ndarray | None, rows: Mapping[str, np.ndarray]) -> tuple[
 
 
 def unreadable(
-    pool: Pool, plan: Plan, failed: Mapping[int, str]
+    pool: Pool, on_error: str, failed: Mapping[int, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """id -> reason of the images left out, and the note that says so; refused unless skipped."""
     if not failed:
         return {}, ()
     count = f"{len(failed):,} of {len(pool):,} images cannot be read"
-    if plan.on_error == "fail":
+    if on_error == "fail":
         raise MedexpError(
             f"{pool.name}: {count}. The first: {next(iter(failed.values()))}\n"
             "dataset.on_error=skip leaves them out and lists them in metrics.json"
@@ -110,38 +124,33 @@ def unreadable(
 
 
 def partial(pool: Pool, kind: str) -> tuple[str, ...]:
-    """Where this is less than the public data set."""
-    found = []
-    names = {"train": "training", "val": "validation", "test": "test"}
+    """Where this is less than the public data set, in all or, if it comes split, in a part."""
+    if pool.public is None:
+        return ()
     if isinstance(pool.public, dict) and pool.parts is not None and kind == "given":
-        for part, public in pool.public.items():
-            have = int((pool.parts == part).sum())
-            if have < public:
-                found.append(f"{have:,} of {public:,} {names[part]} images")
-    elif pool.public is not None:
+        counts = [
+            (int((pool.parts == part).sum()), public, f"{PARTS_IN_WORDS[part]} images")
+            for part, public in pool.public.items()
+        ]
+    else:
         public = pool.public if isinstance(pool.public, int) else sum(pool.public.values())
-        if len(pool) < public:
-            found.append(f"{len(pool):,} of {public:,} images")
-    return tuple(found)
+        counts = [(len(pool), public, "images")]
+    return tuple(f"{n:,} of {public:,} {noun}" for n, public, noun in counts if n < public)
 
 
-def given_dataset(data: Dataset, plan: Plan) -> Dataset:
+def checked_dataset(data: Dataset, split: SplitSettings) -> Dataset:
     """A data set that its own function has split: its groups are looked at, nothing is drawn."""
-    for name, value in asdict(plan).items():
-        if value != getattr(Plan(), name) and name not in ("allow_leak", "on_error"):
+    for name, value in asdict(split).items():
+        if value != getattr(SplitSettings(), name) and name not in ("allow_leak", "on_error"):
             raise ConfigError(
                 f"dataset.{name}={value}: {data.name} comes split from its own function. Return a "
                 "medexp.data.Pool to have medexp split it"
             )
-    groups = [split.groups for split in data.splits().values() if split.groups is not None]
+    groups = [part.groups for part in data.splits().values() if part.groups is not None]
     if len(groups) < len(PARTS):
         return data
-    ends = np.cumsum([len(part) for part in groups])
-    rows = {
-        part: np.arange(end - len(own), end)
-        for part, own, end in zip(PARTS, groups, ends, strict=True)
-    }
-    leaks = leak_marks(data.name, np.concatenate(groups), rows, plan.allow_leak)
+    rows = consecutive_rows(dict(zip(PARTS, map(len, groups), strict=True)))
+    leaks = leak_marks(data.name, np.concatenate(groups), rows, split.allow_leak)
     return replace(data, marks={**data.marks, **leaks})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from medexp.data import near
 from medexp.data.base import Split
-from medexp.data.store import threads
+from medexp.data.progress import threads
 
 BLOCK_BYTES = 2**25  # held at a time: 32 MB
 BINS = 64  # of the histogram of intensities

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from medexp.augment import Augment, Identity
 from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
-from medexp.data.store import bar
+from medexp.data.progress import bar
 from medexp.errors import ConfigError, one_of
 from medexp.models.stages import train_mode
 from medexp.score.predict import to_input

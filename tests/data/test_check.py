@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.base import Dataset, Pool, Split
-from medexp.data.check import check, check_list, facts_summary
-from medexp.data.split import plan_rows
+from medexp.data.check import check, check_list
+from medexp.data.describe import facts_summary
+from medexp.data.split import split_rows
 
 
 def dataset(groups=True, size=5):
@@ -234,12 +235,12 @@ def test_the_papers_split_of_cnmc_shares_every_patient(real_data):
         labels=(classes == "hem").astype(int), ids=ids, files=list(map(Path, ids)), groups=groups,
         folds=folds, digests=digests, classes=("all", "hem"),
     )  # fmt: skip
-    plan = Plan(split="per_class", allow_leak=True)
-    leaky = check_list(pool, plan_rows(pool, plan).rows)
+    plan = SplitSettings(split="per_class", allow_leak=True)
+    leaky = check_list(pool, split_rows(pool, plan).rows)
     assert leaky["shared_groups"]["train/test"]["share_of_test"] == 1.0
     assert leaky["duplicate_groups"] == 104 and leaky["conflicting_labels"] == 0
-    plan = Plan(split="given", fold=2, allow_leak=True)
-    apart = check_list(pool, plan_rows(pool, plan).rows)
+    plan = SplitSettings(split="given", fold=2, allow_leak=True)
+    apart = check_list(pool, split_rows(pool, plan).rows)
     assert {pair: one["groups"] for pair, one in apart["shared_groups"].items()} == {
         "train/val": 0, "train/test": 0, "val/test": 0
     }  # fmt: skip

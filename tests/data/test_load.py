@@ -1,4 +1,4 @@
-"""From a data set's node to three splits: the plan, what cannot be read, what is refused."""
+"""From a data set's node to three splits: the settings, what cannot be read, what is refused."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medexp.config.settings import DatasetNode, Names, Plan, Source
+from medexp.config.settings import DatasetNode, Names, Source, SplitSettings
 from medexp.config.tree import build
 from medexp.data import load as sources
 from medexp.data.base import Dataset, Pool, Split
@@ -135,7 +135,7 @@ def test_a_data_set_that_is_split_already():
         ({"max_trian": 3}, r"dataset.max_trian: not an argument .* Did you mean 'max_train'\?"),
     ],
 )
-def test_misspelt_keys_of_the_plan(node, message):
+def test_misspelt_keys_of_the_split(node, message):
     with pytest.raises(ConfigError, match=message):
         sources.load_data(settings(**node))
 
@@ -166,6 +166,7 @@ def test_phantoms_have_a_size_of_their_own():
         sources.load_data(settings(source=source, phantom=f"{__name__}.write"))
 
 
-def test_the_plan_of_a_node_has_the_schemas_defaults():
-    assert DatasetNode({}).split == Plan()
-    assert DatasetNode({"fold": 1, "folds": 3, "root": "x"}).split == Plan(fold=1, folds=3)
+def test_the_split_of_a_node_has_the_schemas_defaults():
+    assert DatasetNode({}).split == SplitSettings()
+    node = DatasetNode({"fold": 1, "folds": 3, "root": "x"})
+    assert node.split == SplitSettings(fold=1, folds=3)

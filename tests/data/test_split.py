@@ -16,16 +16,11 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.base import Pool
-from medexp.data.split import (
-    grouped_split,
-    plan_rows,
-    resolve,
-    share_count,
-    shared_groups,
-    stratified_subset,
-)
+from medexp.data.draw import grouped_split, share_count, stratified_subset
+from medexp.data.leak import shared_groups
+from medexp.data.split import resolve, split_rows
 from medexp.errors import ConfigError, MedexpError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [120, 60, 21]))
@@ -51,8 +46,8 @@ def pool(labels=LABELS, **facts):
     return Pool(**given | facts)
 
 
-def rows_of(plan, **facts):
-    return plan_rows(pool(**facts), plan).rows
+def rows_of(settings, **facts):
+    return split_rows(pool(**facts), settings).rows
 
 
 def is_partition(rows, count=N):
@@ -71,19 +66,19 @@ def same(found, *oracle):
 
 @pytest.mark.parametrize("seed", [0, 42])
 def test_stratified_is_scikit_learn_called_twice(seed):
-    plan = Plan(split="stratified", test_share=0.25, val_share=0.1, split_seed=seed)
+    settings = SplitSettings(split="stratified", test_share=0.25, val_share=0.1, split_seed=seed)
     everything = np.arange(N)
     rest, test = train_test_split(everything, test_size=0.25, stratify=LABELS, random_state=seed)
     train, val = train_test_split(
         rest, test_size=math.ceil(0.1 * N), stratify=LABELS[rest], random_state=seed
     )
-    assert same(rows_of(plan), train, val, test)
+    assert same(rows_of(settings), train, val, test)
 
 
 def test_the_ldct_papers_sizes():
     labels = np.repeat([0, 1], [4165, 2526])
-    plan = Plan(split="stratified", test_share=0.25, val_share=0.1, split_seed=42)
-    rows = rows_of(plan, labels=labels)
+    settings = SplitSettings(split="stratified", test_share=0.25, val_share=0.1, split_seed=42)
+    rows = rows_of(settings, labels=labels)
     assert [len(r) for r in rows.values()] == [4348, 670, 1673]
     assert np.bincount(labels[rows["test"]]).tolist() == [1041, 632]  # the dossier's count
 
@@ -93,14 +88,14 @@ def test_random_is_the_video_papers_split():
     labels = np.arange(1366) % 3
     rest, test = train_test_split(np.arange(1366), test_size=0.2, random_state=0)
     cut = int(len(rest) * (1 - 0.2))
-    plan = Plan(split="random", test_share=0.2, val_share=0.16)
-    rows = rows_of(plan, labels=labels)
+    settings = SplitSettings(split="random", test_share=0.2, val_share=0.16)
+    rows = rows_of(settings, labels=labels)
     assert same(rows, rest[:cut], rest[cut:], test)
     assert [len(r) for r in rows.values()] == [873, 219, 274]
 
 
 def test_per_class_is_the_listing_of_the_leukaemia_paper():
-    plan = Plan(split="per_class", test_share=0.2, val_share=0, split_seed=120)
+    settings = SplitSettings(split="per_class", test_share=0.2, val_share=0, split_seed=120)
     made = pool()
     wanted = {"train": [], "test": []}
     for label in range(3):
@@ -109,17 +104,17 @@ def test_per_class_is_the_listing_of_the_leukaemia_paper():
         random.shuffle(names)
         wanted["train"] += names[: int(0.8 * len(names))]
         wanted["test"] += names[int(0.8 * len(names)) :]
-    rows = plan_rows(made, plan).rows
+    rows = split_rows(made, settings).rows
     for part, names in wanted.items():
         assert sorted(made.files[row].name for row in rows[part]) == sorted(names)
     assert np.array_equal(rows["val"], rows["test"])
-    three = plan_rows(made, replace(plan, val_share=0.1)).rows
+    three = split_rows(made, replace(settings, val_share=0.1)).rows
     assert is_partition(three) and np.array_equal(three["test"], rows["test"])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_patients_never_cross(seed):
-    rows = rows_of(Plan(split="patients", split_seed=seed), groups=GROUPS)
+    rows = rows_of(SplitSettings(split="patients", split_seed=seed), groups=GROUPS)
     assert is_partition(rows) and not any(n for n, _ in shared_groups(GROUPS, rows).values())
     assert 0.1 < len(rows["test"]) / N < 0.3
     assert all(set(LABELS[part]) == {0, 1, 2} for part in rows.values())
@@ -134,8 +129,8 @@ def test_folds_are_scikit_learns(kind, splitter):
     groups = GROUPS if kind == "patients" else None
     parts = [test for _, test in oracle.split(LABELS, LABELS, groups)]
     for fold, test in enumerate(parts):
-        plan = Plan(split=kind, folds=4, fold=fold, split_seed=7, allow_leak=True)
-        rows = rows_of(plan, groups=GROUPS)
+        settings = SplitSettings(split=kind, folds=4, fold=fold, split_seed=7, allow_leak=True)
+        rows = rows_of(settings, groups=GROUPS)
         assert np.array_equal(rows["test"], np.sort(test)) and is_partition(rows)
         assert len(rows["val"]) == share_count(0.1, N) or kind == "patients"
         if kind == "patients":
@@ -144,20 +139,20 @@ def test_folds_are_scikit_learns(kind, splitter):
 
 def test_given_parts_are_kept():
     parts = np.array((["train"] * 3 + ["val", "test"]) * 41)[:N]
-    rows = rows_of(Plan(), parts=parts)  # auto is given where there are parts
+    rows = rows_of(SplitSettings(), parts=parts)  # auto is given where there are parts
     assert all((parts[rows[part]] == part).all() for part in rows) and is_partition(rows)
-    pooled = rows_of(Plan(split="stratified"), parts=parts)
+    pooled = rows_of(SplitSettings(split="stratified"), parts=parts)
     assert not (parts[pooled["test"]] == "test").all()
 
 
 def test_what_given_parts_lack_is_drawn():
     parts = np.array((["train"] * 3 + ["test"]) * 51)[:N]
-    made = plan_rows(pool(parts=parts), Plan())
+    made = split_rows(pool(parts=parts), SplitSettings())
     assert np.array_equal(made.rows["test"], np.flatnonzero(parts == "test"))
     assert len(made.rows["val"]) == share_count(0.1, (parts == "train").sum())
     assert is_partition(made.rows) and "validation is drawn from the given" in made.notes[0]
     parts = np.where(parts == "test", "val", parts)  # train/ and val/ only, as ImageNet has it
-    made = plan_rows(pool(parts=parts), Plan())
+    made = split_rows(pool(parts=parts), SplitSettings())
     assert np.array_equal(made.rows["test"], np.flatnonzero(parts == "val"))
     assert "the validation part serves as test split" in made.notes[0] and is_partition(made.rows)
 
@@ -166,7 +161,7 @@ def test_what_given_parts_lack_is_drawn():
 def test_images_with_a_part_of_their_own_stay_in_it(kind):
     for own in ("train", "val", "test"):
         parts = np.where(np.arange(N) % 4 == 0, own, "")
-        rows = rows_of(Plan(split=kind, allow_leak=True), parts=parts, groups=GROUPS)
+        rows = rows_of(SplitSettings(split=kind, allow_leak=True), parts=parts, groups=GROUPS)
         fixed = np.flatnonzero(parts == own)
         assert np.isin(fixed, rows[own]).all() and is_partition(rows)
         assert own == "train" or len(rows[own]) == len(fixed)
@@ -175,31 +170,31 @@ def test_images_with_a_part_of_their_own_stay_in_it(kind):
 def test_random_validation_beside_a_given_test_part_is_not_the_end_of_the_list():
     labels = np.repeat([0, 1], 100)  # listed class by class, as folders are
     parts = np.where(np.arange(200) % 4 == 0, "test", "")
-    val = rows_of(Plan(split="random", val_share=0.2), labels=labels, parts=parts)["val"]
+    val = rows_of(SplitSettings(split="random", val_share=0.2), labels=labels, parts=parts)["val"]
     assert len(val) == 30 and 5 < labels[val].sum() < 25
 
 
 def test_own_folds():
     folds = np.arange(N) % 3
-    rows = rows_of(Plan(split="given", fold=1, val_share=0), folds=folds)
+    rows = rows_of(SplitSettings(split="given", fold=1, val_share=0), folds=folds)
     assert np.array_equal(rows["test"], np.flatnonzero(folds == 1))
     assert np.array_equal(rows["train"], np.flatnonzero(folds != 1))
-    rows = rows_of(Plan(split="given", fold=1), folds=folds)
+    rows = rows_of(SplitSettings(split="given", fold=1), folds=folds)
     assert is_partition(rows) and len(rows["val"]) == share_count(0.1, (folds != 1).sum())
     with pytest.raises(ConfigError, match=r"dataset.fold=3: mine has the folds \[0, 1, 2\]"):
-        rows_of(Plan(split="given", fold=3), folds=folds)
+        rows_of(SplitSettings(split="given", fold=3), folds=folds)
     with pytest.raises(ConfigError, match=r"comes without a split. Its folds: give dataset.fold=0"):
-        rows_of(Plan(split="given"), folds=folds)
+        rows_of(SplitSettings(split="given"), folds=folds)
 
 
 def test_auto():
     parts = np.array(["train", "test", "val"] * 67)
-    assert resolve(pool(), Plan()) == "stratified"
-    assert resolve(pool(groups=GROUPS), Plan()) == "patients"
-    assert resolve(pool(groups=GROUPS, parts=parts), Plan()) == "given"
-    assert resolve(pool(groups=GROUPS, parts=parts), Plan(folds=3, fold=0)) == "patients"
-    assert resolve(pool(folds=np.arange(N) % 2), Plan(fold=1)) == "given"
-    assert resolve(pool(groups=GROUPS), Plan(split="random")) == "random"
+    assert resolve(pool(), SplitSettings()) == "stratified"
+    assert resolve(pool(groups=GROUPS), SplitSettings()) == "patients"
+    assert resolve(pool(groups=GROUPS, parts=parts), SplitSettings()) == "given"
+    assert resolve(pool(groups=GROUPS, parts=parts), SplitSettings(folds=3, fold=0)) == "patients"
+    assert resolve(pool(folds=np.arange(N) % 2), SplitSettings(fold=1)) == "given"
+    assert resolve(pool(groups=GROUPS), SplitSettings(split="random")) == "random"
 
 
 # ---------------------------------------------------------------- fixed lists
@@ -213,13 +208,16 @@ def write_list(path, lines):
 
 def test_a_list_is_replayed(tmp_path):
     made = pool()
-    first = plan_rows(made, Plan(split="stratified", val_share=0)).rows
+    first = split_rows(made, SplitSettings(split="stratified", val_share=0)).rows
     lines = [(made.ids[row], part) for part, rows in first.items() for row in rows]
-    again = plan_rows(made, Plan(split_file=write_list(tmp_path / "s.csv", lines)))
+    again = split_rows(made, SplitSettings(split_file=write_list(tmp_path / "s.csv", lines)))
     assert all(np.array_equal(first[part], again.rows[part]) for part in first)
     assert "SELECTED ON TEST" in again.marks and "fixed list" in again.notes[0]
     fewer = write_list(tmp_path / "f.csv", lines[3:])
-    assert "3 of 201 images are not in the list" in plan_rows(made, Plan(split_file=fewer)).notes
+    assert (
+        "3 of 201 images are not in the list"
+        in split_rows(made, SplitSettings(split_file=fewer)).notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,33 +239,33 @@ def test_a_list_is_replayed(tmp_path):
 )
 def test_a_list_that_is_wrong_is_named(tmp_path, lines, message):
     with pytest.raises(MedexpError, match=message):
-        rows_of(Plan(split_file=write_list(tmp_path / "s.csv", lines)))
+        rows_of(SplitSettings(split_file=write_list(tmp_path / "s.csv", lines)))
 
 
 def test_a_list_that_is_missing_or_has_other_columns(tmp_path):
     with pytest.raises(MedexpError, match="nowhere.csv cannot be read"):
-        rows_of(Plan(split_file=str(tmp_path / "nowhere.csv")))
+        rows_of(SplitSettings(split_file=str(tmp_path / "nowhere.csv")))
     (tmp_path / "s.csv").write_text("name,part\n")
     with pytest.raises(MedexpError, match="has no column id, split in its header"):
-        rows_of(Plan(split_file=str(tmp_path / "s.csv")))
+        rows_of(SplitSettings(split_file=str(tmp_path / "s.csv")))
     with pytest.raises(ConfigError, match="name the list with dataset.split_file"):
-        rows_of(Plan(split="file"))
+        rows_of(SplitSettings(split="file"))
 
 
 # ---------------------------------------------------------------- leaks and marks
 
 
 def test_a_leak_is_refused_or_marked_with_its_share():
-    plan = Plan(split="stratified")
+    settings = SplitSettings(split="stratified")
     with pytest.raises(
         MedexpError, match=r"(?s)patients or slides stand on both sides.*allow_leak=t"
     ):
-        rows_of(plan, groups=GROUPS)
-    made = plan_rows(pool(groups=GROUPS), replace(plan, allow_leak=True))
+        rows_of(settings, groups=GROUPS)
+    made = split_rows(pool(groups=GROUPS), replace(settings, allow_leak=True))
     train, test = made.rows["train"], made.rows["test"]
     share = np.mean([g in set(GROUPS[train]) for g in GROUPS[test]])
     assert f"{share:.1%} of the test images are of" in made.marks["LEAKY"] and share > 0.9
-    assert "LEAKY" not in plan_rows(pool(groups=GROUPS), Plan(allow_leak=True)).marks
+    assert "LEAKY" not in split_rows(pool(groups=GROUPS), SplitSettings(allow_leak=True)).marks
 
 
 def test_shared_groups_by_hand():
@@ -280,55 +278,63 @@ def test_shared_groups_by_hand():
 
 
 def test_validation_on_the_test_split_is_marked():
-    made = plan_rows(pool(groups=GROUPS), Plan(split="patients", val_share=0))
+    made = split_rows(pool(groups=GROUPS), SplitSettings(split="patients", val_share=0))
     assert np.array_equal(made.rows["val"], made.rows["test"])
     assert list(made.marks) == ["SELECTED ON TEST"]
-    assert plan_rows(pool(), Plan()).marks == {}
+    assert split_rows(pool(), SplitSettings()).marks == {}
 
 
 def test_unknown_patients_are_noted_where_the_split_is_drawn():
-    notes = plan_rows(pool(), Plan()).notes
+    notes = split_rows(pool(), SplitSettings()).notes
     assert any("patients unknown" in note for note in notes)
     parts = np.array(["train", "test", "val"] * 67)
-    assert not any("patients unknown" in n for n in plan_rows(pool(parts=parts), Plan()).notes)
+    assert not any(
+        "patients unknown" in n for n in split_rows(pool(parts=parts), SplitSettings()).notes
+    )
 
 
 # ---------------------------------------------------------------- what cannot be
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("settings", "message"),
     [
         (
-            Plan(split="patient"),
+            SplitSettings(split="patient"),
             r"dataset.split=patient: no such choice. Did you mean 'patients'\?",
         ),
-        (Plan(split="patients"), "mine does not say which patient an image is of"),
-        (Plan(split="given"), "mine comes without a split"),
-        (Plan(test_share=1.0), "dataset.test_share=1.0: need 0 or more, and below 1"),
-        (Plan(val_share=-0.1), "dataset.val_share=-0.1: need"),
-        (Plan(test_share=0.6, val_share=0.4), "leave nothing to train on"),
-        (Plan(split_seed=-1), "dataset.split_seed=-1: need 0 or more"),
-        (Plan(fold=2), r"dataset.fold=2: of how many\? Give dataset.folds=5"),
-        (Plan(folds=5), "dataset.folds=5 dataset.fold=None: need 2 folds or more"),
-        (Plan(folds=5, fold=5), "the test fold from 0 to 4"),
-        (Plan(folds=1, fold=0), "need 2 folds or more"),
-        (Plan(folds=3, fold=0, split="per_class"), "dataset.split=per_class has no folds to draw"),
-        (Plan(folds=22, fold=0), "too few images or patients for so many .*class 2: 21"),
-        (Plan(test_share=0.005), "too few images or groups to put every class on both sides"),
-        (Plan(split="random", test_share=0.0), "too few images"),
-        (Plan(max_train=2), r"dataset.max_train=2: need 3 \(one image a class\) to 139"),
-        (Plan(max_train=140), "dataset.max_train=140: need 3"),
+        (SplitSettings(split="patients"), "mine does not say which patient an image is of"),
+        (SplitSettings(split="given"), "mine comes without a split"),
+        (SplitSettings(test_share=1.0), "dataset.test_share=1.0: need 0 or more, and below 1"),
+        (SplitSettings(val_share=-0.1), "dataset.val_share=-0.1: need"),
+        (SplitSettings(test_share=0.6, val_share=0.4), "leave nothing to train on"),
+        (SplitSettings(split_seed=-1), "dataset.split_seed=-1: need 0 or more"),
+        (SplitSettings(fold=2), r"dataset.fold=2: of how many\? Give dataset.folds=5"),
+        (SplitSettings(folds=5), "dataset.folds=5 dataset.fold=None: need 2 folds or more"),
+        (SplitSettings(folds=5, fold=5), "the test fold from 0 to 4"),
+        (SplitSettings(folds=1, fold=0), "need 2 folds or more"),
+        (
+            SplitSettings(folds=3, fold=0, split="per_class"),
+            "dataset.split=per_class has no folds to draw",
+        ),
+        (SplitSettings(folds=22, fold=0), "too few images or patients for so many .*class 2: 21"),
+        (
+            SplitSettings(test_share=0.005),
+            "too few images or groups to put every class on both sides",
+        ),
+        (SplitSettings(split="random", test_share=0.0), "too few images"),
+        (SplitSettings(max_train=2), r"dataset.max_train=2: need 3 \(one image a class\) to 139"),
+        (SplitSettings(max_train=140), "dataset.max_train=140: need 3"),
     ],
 )
-def test_a_plan_that_cannot_be_met(plan, message):
+def test_a_plan_that_cannot_be_met(settings, message):
     with pytest.raises((ConfigError, MedexpError), match=message):
-        rows_of(plan)
+        rows_of(settings)
 
 
 def test_one_image_of_a_class():
     with pytest.raises(MedexpError, match=r"every class on both sides.*class 0: 9, class 1: 1"):
-        rows_of(Plan(split="stratified"), labels=np.array([0] * 9 + [1]))
+        rows_of(SplitSettings(split="stratified"), labels=np.array([0] * 9 + [1]))
 
 
 def test_share_is_scikit_learns_ceiling():
@@ -351,6 +357,13 @@ def test_grouped_split_refuses_one_group():
         grouped_split(np.array([0, 1, 0, 1]), np.array(["a"] * 4), 0.2, 0)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_grouped_split_refuses_shares_that_whole_groups_cannot_meet(share):
+    labels, groups = np.array([0, 1] * 20), np.repeat(["a", "b", "c", "d"], 10)
+    with pytest.raises(MedexpError, match="between 0 and two thirds"):
+        grouped_split(labels, groups, share, 0)
+
+
 def test_grouped_split_refuses_groups_of_one_class():
     labels = np.repeat([0, 1], 10)
     with pytest.raises(MedexpError, match="too few images or groups"):
@@ -369,8 +382,8 @@ def test_grouped_split_is_near_its_share():
 
 
 def test_max_train_keeps_the_other_parts():
-    plan = Plan(max_train=50)
-    full, limited = rows_of(Plan()), rows_of(plan)
+    settings = SplitSettings(max_train=50)
+    full, limited = rows_of(SplitSettings()), rows_of(settings)
     assert len(limited["train"]) == 50 and np.isin(limited["train"], full["train"]).all()
     for part in ("val", "test"):
         assert np.array_equal(full[part], limited[part])

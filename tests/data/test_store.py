@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medexp.data import store as arrays
+from medexp.data import decode as decoding
+from medexp.data import digests, store
 from medexp.data.base import Pool, Rows, Split
+from medexp.data.cache import clear, entries
 from medexp.errors import MedexpError
 
 SHAPE = (5, 6, 2)
@@ -48,7 +50,7 @@ def make_pool(folder, n=30, decode=None, dtype=np.uint8, **settings):
 
 
 def key(pool):
-    return arrays.key_of(pool, arrays.file_digests(pool))
+    return store.key_of(pool, digests.file_digests(pool))
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +67,12 @@ def folder(tmp_path):
 
 def test_decoded_once_and_mapped(folder):
     pool = make_pool(folder)
-    found = arrays.stored(pool)
+    found = store.stored(pool)
     assert isinstance(found.array, np.memmap) and not found.array.flags.writeable
     assert np.array_equal(found.array, np.stack([pixels(row) for row in range(30)]))
     assert found.failed == {} and found.facts[7] == {"row": 7}
     pool.decode.calls.clear()
-    again = arrays.stored(pool)
+    again = store.stored(pool)
     assert pool.decode.calls == [] and again.facts == found.facts
 
 
@@ -97,10 +99,10 @@ def touch_file(folder, pool):
 )
 def test_key_is_of_content_and_settings(folder, change, rebuilt):
     pool = make_pool(folder)
-    arrays.stored(pool)
+    store.stored(pool)
     changed = change(folder, pool)
     changed.decode.calls.clear()
-    arrays.stored(changed)
+    store.stored(changed)
     assert bool(changed.decode.calls) == rebuilt
 
 
@@ -114,20 +116,20 @@ def test_files_of_another_place_with_the_same_bytes_share_an_entry(tmp_path):
 def test_a_changed_reader_never_finds_old_pixels(folder, monkeypatch):
     pool = make_pool(folder)
     before = key(pool)
-    monkeypatch.setattr(arrays, "reader_source", lambda decode: b"another")
+    monkeypatch.setattr(store, "reader_source", lambda decode: b"another")
     assert key(pool) != before
 
 
 def test_bytes_are_read_again_only_where_size_or_time_changed(folder, monkeypatch):
     pool = make_pool(folder)
     read = []
-    digest_of = arrays.digest_of
-    monkeypatch.setattr(arrays, "digest_of", lambda file: read.append(file) or digest_of(file))
-    first = arrays.file_digests(pool)
+    digest_of = digests.digest_of
+    monkeypatch.setattr(digests, "digest_of", lambda file: read.append(file) or digest_of(file))
+    first = digests.file_digests(pool)
     assert len(read) == 30 and len(set(first)) == 30
     (folder / "5.bin").write_bytes(b"changed")
     (folder / "6.bin").unlink()
-    second = arrays.file_digests(pool)
+    second = digests.file_digests(pool)
     assert read[30:] == [str(folder / "5.bin")]
     assert second[6] == "unreadable: No such file or directory"
     assert [i for i in range(30) if first[i] != second[i]] == [5, 6]
@@ -139,10 +141,10 @@ def test_failures_are_kept_with_their_reasons(folder):
             raise MedexpError(f"file {row} is cut short")
         return pixels(row), {}
 
-    found = arrays.stored(make_pool(folder, decode=decode))
+    found = store.stored(make_pool(folder, decode=decode))
     assert found.failed == {row: f"file {row} is cut short" for row in (3, 13, 23)}
     assert np.array_equal(found.array[4], pixels(4))
-    assert arrays.stored(make_pool(folder, decode=decode)).failed == found.failed
+    assert store.stored(make_pool(folder, decode=decode)).failed == found.failed
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_what_a_reader_returns_is_checked(folder, image, message):
     def decode(row):
         return (image if row == 7 else pixels(row, np.float32)), {}
 
-    failed = arrays.stored(make_pool(folder, decode=decode, dtype=np.float32)).failed
+    failed = store.stored(make_pool(folder, decode=decode, dtype=np.float32)).failed
     assert list(failed) == [7]
     with pytest.raises(MedexpError, match=message):
         raise MedexpError(failed[7])
@@ -180,7 +182,7 @@ def test_where_nothing_can_be_read_not_all_is_tried(folder):
     with pytest.raises(
         MedexpError, match="none of 4 images tried can be read: smaller than a crop"
     ):
-        arrays.stored(make_pool(folder, decode=decode))
+        store.stored(make_pool(folder, decode=decode))
     assert len(tried) == 4
 
 
@@ -194,13 +196,13 @@ def test_a_defect_of_the_reader_is_raised_and_loses_nothing(folder, cache, monke
         return pixels(row), {}
 
     decode.broken = True
-    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(decoding, "BLOCK_BYTES", 1)
     with pytest.raises(ZeroDivisionError):
-        arrays.stored(make_pool(folder, decode=decode))
+        store.stored(make_pool(folder, decode=decode))
     assert not list((cache / "arrays").glob("mine-*"))
     calls.clear()
     decode.broken = False
-    found = arrays.stored(make_pool(folder, decode=decode))
+    found = store.stored(make_pool(folder, decode=decode))
     assert len(calls) < 30 and np.array_equal(found.array[2], pixels(2))
 
 
@@ -211,14 +213,14 @@ def slow(row):
 
 def build_in_process(folder, cache, log):
     os.environ["MEDEXP_CACHE"] = str(cache)
-    arrays.FLUSH_SECONDS = 0.1
+    decoding.FLUSH_SECONDS = 0.1
 
     def decode(row):
         with open(log, "a") as file:
             file.write(f"{row}\n")
         return slow(row)
 
-    arrays.stored(make_pool(folder, 100, decode=decode))
+    store.stored(make_pool(folder, 100, decode=decode))
 
 
 def start(*arguments):
@@ -251,7 +253,7 @@ def test_a_killed_build_leaves_no_entry_and_goes_on(folder, cache, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not list((cache / "arrays").glob("mine-*"))
-    assert [entry["kind"] for entry in arrays.entries()] == ["building"]
+    assert [entry["kind"] for entry in entries()] == ["building"]
     with open(lines[0], "a") as file:
         file.write('{"row": 99, "fac')  # killed in the middle of a line
     kept = lines[0].read_text().count("\n")
@@ -264,64 +266,64 @@ def test_a_killed_build_leaves_no_entry_and_goes_on(folder, cache, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before(folder, monkeypatch):
-    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(decoding.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     calls = []
     pool = make_pool(folder, decode=lambda row: calls.append(row))
     with pytest.raises(
         MedexpError, match=r"its 30 decoded images take 0.0 GB, and .*MEDEXP_CACHE="
     ):
-        arrays.stored(pool)
-    assert calls == [] and arrays.entries() == []
+        store.stored(pool)
+    assert calls == [] and entries() == []
 
 
 def test_a_full_disk_is_an_error_and_no_crash(folder, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(arrays.os, "posix_fallocate", full)
+    monkeypatch.setattr(decoding.os, "posix_fallocate", full)
     with pytest.raises(MedexpError, match=r"no room for 0.0 GB \(No space left on device\)"):
-        arrays.stored(make_pool(folder))
+        store.stored(make_pool(folder))
 
 
 def test_a_damaged_entry_is_named(folder, cache):
-    arrays.stored(make_pool(folder))
+    store.stored(make_pool(folder))
     entry = next((cache / "arrays").glob("mine-*"))
     (entry / "images.npy").write_bytes(b"x" * 200)
     with pytest.raises(MedexpError, match=f"{entry}: damaged .* Remove it"):
-        arrays.stored(make_pool(folder))
+        store.stored(make_pool(folder))
 
 
 def test_a_cache_that_cannot_be_written_is_named(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MEDEXP_CACHE", str(tmp_path / "file"))
     with pytest.raises(MedexpError, match=r"MEDEXP_CACHE="):
-        arrays.stored(make_pool(folder))
+        store.stored(make_pool(folder))
 
 
 def test_pixels_that_lie_ready_are_not_copied():
     images = np.zeros((4, 3, 3, 1), np.float32)
     pool = Pool.of_array("a", ("x", "y"), images, np.array([0, 1, 0, 1]), np.arange(4).astype(str))
-    assert arrays.stored(pool).array is images
+    assert store.stored(pool).array is images
 
 
 def test_entries_and_clear(folder, cache):
-    arrays.stored(make_pool(folder, crop=3))
+    store.stored(make_pool(folder, crop=3))
     (cache / "phantom" / "some-64-0").mkdir(parents=True)
     (cache / "phantom" / "some-64-0" / "x").write_bytes(b"1" * 10_000)
-    one, two = arrays.entries()
+    one, two = entries()
     assert (one["kind"], one["dataset"], one["images"]) == ("arrays", "mine", 30)
     assert one["settings"] == {"crop": 3} and one["bytes"] > 30 * 60
     assert json.dumps(one) and two["name"] == "some-64-0" and two["bytes"] >= 10_000
-    freed, busy = arrays.clear()
-    assert freed == one["bytes"] + two["bytes"] and busy == [] and arrays.entries() == []
+    freed, busy = clear()
+    assert freed == one["bytes"] + two["bytes"] and busy == [] and entries() == []
 
 
 def test_clear_leaves_what_is_being_built(folder, cache, tmp_path):
     make_pool(folder, 100)
     process = start(folder, cache, tmp_path / "log")
-    while not arrays.entries():
+    while not entries():
         time.sleep(0.01)
-    _, busy = arrays.clear()
+    _, busy = clear()
     process.join(60)
     assert len(busy) == 1 and process.exitcode == 0
 
@@ -332,22 +334,22 @@ def test_an_entry_lists_only_rows_that_it_has_something_to_say_of(folder, cache)
             raise MedexpError("cannot be read")
         return pixels(row), {"depth": 7} if row == 5 else {}
 
-    stored = arrays.stored(make_pool(folder, 40, decode=decode))
-    assert stored.failed == {3: "cannot be read"} and stored.facts == {5: {"depth": 7}}
+    result = store.stored(make_pool(folder, 40, decode=decode))
+    assert result.failed == {3: "cannot be read"} and result.facts == {5: {"depth": 7}}
     (listed,) = (cache / "arrays").glob("mine-*/rows.jsonl")
     assert [json.loads(line)["row"] for line in listed.read_text().splitlines()] == [3, 5]
 
 
 def test_a_fingerprint_is_remembered_beside_the_array(tmp_path, monkeypatch):
     pool = make_pool(tmp_path)
-    array = arrays.stored(pool).array
+    array = store.stored(pool).array
     read = []
     whole = Split.fingerprint
     monkeypatch.setattr(Split, "fingerprint", lambda split: read.append(1) or whole(split))
 
     def found(rows, labels=pool.labels, images=array):
         split = Split(Rows(images, rows), labels[rows], pool.ids[rows])
-        assert arrays.fingerprint(split) == whole(split)
+        assert store.fingerprint(split) == whole(split)
         return len(read)
 
     rows = np.arange(20)

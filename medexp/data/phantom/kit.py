@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from medexp.data.store import threads
+from medexp.data.progress import threads
 from medexp.errors import ConfigError, MedexpError
 
 Item = TypeVar("Item")

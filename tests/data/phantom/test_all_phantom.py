@@ -12,11 +12,11 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.phantom import kit
 from medexp.data.phantom.all import write
 from medexp.data.read.all import PRELIM, load
-from medexp.data.split import plan_rows
+from medexp.data.split import split_rows
 
 SIZE = 200
 
@@ -148,8 +148,8 @@ def test_papers_split_scores_higher_than_one_of_whole_patients(pool, images):
 
     leaky = []
     for seed in (120, 121, 122):
-        plan = Plan(split="per_class", val_share=0, split_seed=seed, allow_leak=True)
-        rows = plan_rows(pool, plan).rows
+        plan = SplitSettings(split="per_class", val_share=0, split_seed=seed, allow_leak=True)
+        rows = split_rows(pool, plan).rows
         leaky.append(auc(rows["train"], rows["test"]))
     folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
     whole = [auc(*rows) for rows in folds.split(pixels, pool.labels, pool.groups)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.read.all import PRELIM, load
-from medexp.data.split import plan_rows
+from medexp.data.split import split_rows
 from medexp.errors import ConfigError, MedexpError
 
 NAMES = (  # fold, class, file
@@ -172,7 +172,7 @@ def test_preliminary_test_set_where_other_copies_have_it(root, images, table):
 
 def test_preliminary_test_set_stays_the_test_part(root):
     pool = load(str(root), test="prelim")
-    rows = plan_rows(pool, Plan(split="given", val_share=0)).rows
+    rows = split_rows(pool, SplitSettings(split="given", val_share=0)).rows
     assert rows["test"].tolist() == [7, 8, 9] and rows["train"].tolist() == list(range(7))
 
 
@@ -246,8 +246,10 @@ def test_papers_split_of_the_public_list(real_data):
     """Figure 9 by itself, on the names alone; every test image is of a patient in training."""
     path = real_data / "cnmc2019_filelist.csv"
     pool = load("data/all", file_list=str(path))
-    plan = Plan(split="per_class", test_share=0.2, val_share=0, split_seed=120, allow_leak=True)
-    made = plan_rows(pool, plan)
+    plan = SplitSettings(
+        split="per_class", test_share=0.2, val_share=0, split_seed=120, allow_leak=True
+    )
+    made = split_rows(pool, plan)
     for kind in pool.classes:
         names = sorted(name for _, own, name in read_list(path) if own == kind)
         random.seed(120)
@@ -258,7 +260,7 @@ def test_papers_split_of_the_public_list(real_data):
             got = [pool.ids[r].split("/")[2] for r in rows if pool.ids[r].split("/")[1] == kind]
             assert sorted(got) == sorted(want)
     assert "100.0% of the test images are of 72 patients" in made.marks["LEAKY"]
-    assert not plan_rows(pool, Plan(split="patients")).marks
+    assert not split_rows(pool, SplitSettings(split="patients")).marks
 
 
 # ---------------------------------------------------------------- what is refused

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.read.cervix import INFO, load
 from medexp.data.segment import OUR_COLOURS, panels
-from medexp.data.split import plan_rows
+from medexp.data.split import split_rows
 from medexp.data.store import stored
 from medexp.errors import ConfigError, MedexpError
 
@@ -280,7 +280,7 @@ def test_additional_images_go_into_the_training_part(more):
     assert pool.parts.tolist() == [""] * 6 + ["train"] * 4
     assert pool.public == 1481 + 6734
     assert pool.notes[2].startswith("4 of Kaggle's additional images are in the training part")
-    rows = plan_rows(pool, Plan(split="random", test_share=0.34, val_share=0.34)).rows
+    rows = split_rows(pool, SplitSettings(split="random", test_share=0.34, val_share=0.34)).rows
     assert {6, 7, 8, 9} <= set(rows["train"].tolist())
     assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(10))
 

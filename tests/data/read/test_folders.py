@@ -15,12 +15,12 @@ from PIL import Image
 from scipy import ndimage
 
 from medexp.config import compose
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.config.targets import check_node
 from medexp.data.load import load_data
 from medexp.data.read.folders import load_folder, load_table
 from medexp.data.segment import panels
-from medexp.data.split import plan_rows
+from medexp.data.split import split_rows
 from medexp.errors import ConfigError, MedexpError
 from tests.conftest import ROOT
 
@@ -238,14 +238,14 @@ def test_folders_of_parts(tmp_path, names):
     kept = dict(zip(names, ("train", "val", "test"), strict=True))
     assert pool.parts.tolist() == [kept[str(key).split("/")[0]] for key in pool.ids]
     assert str(pool.ids[0]).endswith("/a/0.png")
-    rows = plan_rows(pool, Plan()).rows
+    rows = split_rows(pool, SplitSettings()).rows
     assert [len(rows[part]) for part in ("train", "val", "test")] == [4, 4, 4]
 
 
 def test_a_missing_val_is_drawn_from_train(tmp_path):
     parted(tmp_path, "train", n=20)
     pool = load_folder(parted(tmp_path, "test"))
-    rows = plan_rows(pool, Plan()).rows
+    rows = split_rows(pool, SplitSettings()).rows
     assert [len(rows[part]) for part in ("train", "val", "test")] == [36, 4, 4]
     assert {str(key).split("/")[0] for key in pool.ids[rows["test"]]} == {"test"}
 
@@ -484,7 +484,7 @@ def test_patients_stay_on_one_side(tmp_path):
         save(tmp_path / f"{i}.png", pixels(i, 8, 8))
         lines.append(f"{i}.png,{i % 2},p{i // 4}")
     pool = load_table(table(tmp_path, "\n".join(lines)))
-    rows = plan_rows(pool, Plan()).rows
+    rows = split_rows(pool, SplitSettings()).rows
     sides = [set(pool.groups[rows[part]].tolist()) for part in ("train", "val", "test")]
     assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
@@ -496,7 +496,7 @@ def test_empty_split_cells_are_still_to_be_split(tmp_path):
         lines.append(f"{i}.png,{i % 2},{'test' if i < 10 else ''}")
     pool = load_table(table(tmp_path, "\n".join(lines)))
     assert pool.parts.tolist() == ["test"] * 10 + [""] * 30
-    rows = plan_rows(pool, Plan()).rows
+    rows = split_rows(pool, SplitSettings()).rows
     assert rows["test"].tolist() == list(range(10))
     assert len(rows["val"]) and not set(rows["val"]) & set(rows["train"])
 

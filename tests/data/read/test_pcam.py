@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medexp.config.settings import Plan
+from medexp.config.settings import SplitSettings
 from medexp.data.files import hdf5_rows
 from medexp.data.load import split_pool
 from medexp.data.read.pcam import INFO, load
@@ -85,7 +85,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def split(folder, layout="auto", **plan):
-    return split_pool(load(folder, layout=layout), Plan(**{"split": "given"} | plan))
+    return split_pool(load(folder, layout=layout), SplitSettings(**{"split": "given"} | plan))
 
 
 @pytest.mark.real_data
