@@ -148,8 +148,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 def plain(config: Any) -> dict[str, Any]:
     """A job's composed config without Hydra's own node, resolved."""
     HydraConfig.instance().set_config(config)  # names are the choices that Hydra made
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    content: Any = OmegaConf.to_container(own, resolve=True)
+    without_hydra = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    content: Any = OmegaConf.to_container(without_hydra, resolve=True)
     return dict(content)
 
 
@@ -174,8 +174,8 @@ class Rows(BasicSweeper):
 
         assert self.config is not None and self.hydra_context is not None and self.launcher
         loader = self.hydra_context.config_loader
-        given = OverridesParser.create(loader).parse_overrides([*arguments, *self.every])
-        (crossed,) = BasicSweeper.split_arguments(given, None)
+        overrides = OverridesParser.create(loader).parse_overrides([*arguments, *self.every])
+        (crossed,) = BasicSweeper.split_arguments(overrides, None)
         user: dict[str, list[str]] = {}
         for words in crossed:
             for key, value in (word.split("=", 1) for word in words):
@@ -214,8 +214,8 @@ class Rows(BasicSweeper):
             why = {"failed": "it failed", "other": "its settings are others"}[state]
             log.info("%s: %s, made again; the earlier one is %s", folder, why, set_aside(folder))
         if twin := find_twin(root, settings, composed["paper"]):
-            own = [word for word in words if not word.startswith("hydra.")]
-            take(twin, folder, to_yaml(composed | {"resume": None}), own)
+            task_words = [word for word in words if not word.startswith("hydra.")]
+            take(twin, folder, to_yaml(composed | {"resume": None}), task_words)
             write_tables([load_run(folder)], folder)
             log.info("%s: taken from %s, which has the same settings", folder, twin)
             return None

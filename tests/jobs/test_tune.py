@@ -40,9 +40,9 @@ def params(name):
 def jobs():
     """The jobs of the latest sweep: KEY -> value of each, from what Hydra wrote."""
     folder = max(Path("outputs/sweeps").iterdir())
-    found = sorted((p for p in folder.iterdir() if (p / ".hydra").is_dir()), key=number)
-    words = [yaml.safe_load((p / ".hydra/overrides.yaml").read_text()) for p in found]
-    return folder, found, [dict(word.split("=", 1) for word in line) for line in words]
+    paths = sorted((p for p in folder.iterdir() if (p / ".hydra").is_dir()), key=number)
+    words = [yaml.safe_load((p / ".hydra/overrides.yaml").read_text()) for p in paths]
+    return folder, paths, [dict(word.split("=", 1) for word in line) for line in words]
 
 
 def number(path):
@@ -58,10 +58,10 @@ def test_one_at_a_time_is_the_cross_with_one_word_changed_at_most():
         [f"{key}={value}" for key, value in zip(lists, values, strict=True)]
         for values in product(*lists.values())
     ]
-    found = one_at_a_time(cross, ["a", "b", "c"])
+    kept = one_at_a_time(cross, ["a", "b", "c"])
     axes = ("147", "247", "347", "157", "167", "148")
     expected = {(f"a={a}", f"+b={b}", f"c={c}", f"m={m}") for a, b, c in axes for m in "xy"}
-    assert set(map(tuple, found)) == expected and len(found) == len(expected)
+    assert set(map(tuple, kept)) == expected and len(kept) == len(expected)
     assert one_at_a_time(cross, []) == cross
 
 
@@ -71,21 +71,21 @@ def test_a_key_without_values_is_refused():
 
 
 def test_a_sweep_one_at_a_time_ends_in_panels_and_a_ranking(medexp, workplace):
-    tune = workplace / "own" / "tune"
+    tune = workplace / "mine" / "tune"
     tune.mkdir(parents=True)
     (tune / "star.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /hydra/sweeper: one_at_a_time\n"
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    vary: [trainer.batch_size, optimizer.lr]\n"
         "    params:\n      trainer.batch_size: 8,16\n      optimizer.lr: 0.1,0.01\n"
     )
-    (workplace / "own" / "dataset").symlink_to(MINE / "dataset")
-    (workplace / "own" / "model").symlink_to(MINE / "model")
-    (workplace / "own" / "toy.py").symlink_to(MINE / "toy.py")
-    rest = ["--config-dir", workplace / "own", *TOY[2:], "tune=star", "model.width=4,0"]
+    (workplace / "mine" / "dataset").symlink_to(MINE / "dataset")
+    (workplace / "mine" / "model").symlink_to(MINE / "model")
+    (workplace / "mine" / "toy.py").symlink_to(MINE / "toy.py")
+    rest = ["--config-dir", workplace / "mine", *TOY[2:], "tune=star", "model.width=4,0"]
     assert medexp("train", *rest, "optimizer.lr=0.2,0.02") == 1, medexp.err
-    folder, _, found = jobs()
+    folder, _, settings = jobs()
     keys = ("trainer.batch_size", "optimizer.lr", "model.width")
-    got = [tuple(job[key] for key in keys) for job in found]
+    got = [tuple(job[key] for key in keys) for job in settings]
     points = [("8", "0.2"), ("8", "0.02"), ("16", "0.2")]
     assert sorted(got) == sorted((*point, width) for point in points for width in ("4", "0"))
     assert {p.name for p in (folder / "plots").glob("*.png")} == {
@@ -126,8 +126,8 @@ def test_one_command_gives_the_three_panels_of_figure_3(medexp):
     tiny = ("dataset.max_train=64,128", "trainer.batch_size=32,16", "optimizer.lr=0.01,0.1")
     budget = ("trainer.epochs=1", "trainer.resamples=20", "source=phantom", "source.size=128")
     assert medexp("train", "tune=pcam_fig3", *tiny, *budget) == 0, medexp.err
-    folder, paths, found = jobs()
-    assert len(found) == 16
+    folder, paths, settings = jobs()
+    assert len(settings) == 16
     assert (folder / "plots/sweep_accuracy.png").stat().st_size > 20_000
     from medexp.report.figure import sweeps
     from medexp.report.table import load
@@ -138,11 +138,11 @@ def test_one_command_gives_the_three_panels_of_figure_3(medexp):
     assert len(figure.axes) == 3 and "PHANTOM" in figure.get_suptitle()
     for axes, title, key in zip(figure.axes, titles, FIG3, strict=True):
         assert axes.get_xlabel() == f"{title} ({key})"
-        others = {other: found[0][other] for other in FIG3 if other != key}
+        others = {other: settings[0][other] for other in FIG3 if other != key}
         for line in axes.containers:
             expected = {
                 float(job[key]): read(path / "metrics.json")["test"]["accuracy"]
-                for path, job in zip(paths, found, strict=True)
+                for path, job in zip(paths, settings, strict=True)
                 if job["model"] == line.get_label() and others.items() <= job.items()
             }
             drawn = line.lines[0]
@@ -164,11 +164,11 @@ def test_the_coarse_search_of_the_cervix_paper():
 
 
 def test_a_cross_ends_in_a_table_of_two(medexp):
-    own = ("dataset.size=16", "model.weights=null", "augment=none", "trainer.max_steps=1")
+    words = ("dataset.size=16", "model.weights=null", "augment=none", "trainer.max_steps=1")
     lists = ("optimizer.lr=0.1,0.01", "model.stages.features.l2=0.1,0.01")
-    assert medexp("train", *TOY, *own, "tune=cervix_resnet", *lists) == 0, medexp.err
-    folder, paths, found = jobs()
-    assert len(found) == 4
+    assert medexp("train", *TOY, *words, "tune=cervix_resnet", *lists) == 0, medexp.err
+    folder, paths, settings = jobs()
+    assert len(settings) == 4
     assert (folder / "plots/crossed_lr_l2.png").is_file()
     config = yaml.safe_load((paths[-1] / "config.yaml").read_text())
     assert config["model"]["stages"]["head"]["l2"] == config["model"]["stages"]["features"]["l2"]
@@ -188,9 +188,9 @@ def epochs_of(run):
 
 def test_a_hopeless_job_ends_early_and_says_so(medexp):
     """Four jobs that learn, then one that cannot, and one with the first one's rate again."""
-    own = ("trainer.epochs=3", "trainer.prune_after=2", "trainer.monitor=val_loss", "seed=0")
+    words = ("trainer.epochs=3", "trainer.prune_after=2", "trainer.monitor=val_loss", "seed=0")
     rates = "optimizer.lr=0.1,0.11,0.12,0.13,1e-9,0.14"
-    assert medexp("train", "-m", *TOY, *own, rates) == 0, medexp.err
+    assert medexp("train", "-m", *TOY, *words, rates) == 0, medexp.err
     _, paths, _ = jobs()
     *whole, hopeless, last = paths
     assert [epochs_of(path) for path in (*whole, last)] == [[1, 2, 3]] * 5
@@ -397,11 +397,13 @@ def test_draws_follow_the_seed_and_the_trials_before(workplace):
     space, drawn = space_of("lr=interval(0,1)"), []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         jobs = study.Jobs(Path("s"), place, lambda lines: [0.5], "val_loss")
-        own = study.open_study(name, "all.journal", {}, "val_loss")
+        opened_study = study.open_study(name, "all.journal", {}, "val_loss")
         for _ in range(2):  # calls
-            own.sampler = optuna.samplers.RandomSampler(seed=study.seed_of(own, seed))
-            study.search(own, space, jobs, n_trials=1, n_jobs=1)
-        drawn.append([trial.params["lr"] for trial in own.trials])
+            opened_study.sampler = optuna.samplers.RandomSampler(
+                seed=study.seed_of(opened_study, seed)
+            )
+            study.search(opened_study, space, jobs, n_trials=1, n_jobs=1)
+        drawn.append([trial.params["lr"] for trial in opened_study.trials])
     assert drawn[0] == drawn[1] != drawn[2] and drawn[0][0] != drawn[0][1]
 
 

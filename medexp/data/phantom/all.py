@@ -3,7 +3,7 @@
 A leukaemic blast (`all`) has a larger nucleus for its cell, finer chromatin, more nucleoli and a
 less regular outline than a normal lymphoid cell (`hem`), which is rounder, a little smaller and
 has clumped chromatin. No trait decides alone, and all overlap. Each patient has one class, as in
-the real set, and a look of his own: stain, light, focus, and his own level of every trait. So a
+the real set, and a look (stain, light, focus) and a level of every trait that are his. So a
 network that has seen a patient knows his other cells, and a split that puts one patient on both
 sides scores higher than one of whole patients: the leak in the paper's split, to be tried out.
 
@@ -184,13 +184,14 @@ def cell(seed: int, patient: Patient, number: int) -> np.ndarray:
     # Off the centre, as far as the cytoplasm allows.
     shift = 0.7 * (1 - traits["nucleus"]) * radius * rng.uniform(-0.7, 0.7, 2).astype(np.float32)
     outside = outline(rng, x, y, radius, 0.4 * traits["lobes"] + 0.01)
-    inside = outline(rng, x - shift[0], y - shift[1], radius * traits["nucleus"], traits["lobes"])
+    u, v = x - shift[0], y - shift[1]  # from the nucleus' centre
+    inside = outline(rng, u, v, radius * traits["nucleus"], traits["lobes"])
     # Segmented with a ragged edge.
     mask = (outside + 0.012 * noise(rng, 9) < 1).astype(np.uint8)
     cover = np.clip((1 - inside) * radius / 4, 0, 1)
 
     cytoplasm = 1 + 0.25 * noise(rng, 34) + 0.15 * noise(rng, 11)
-    nucleus = chromatin(rng, traits, x, y, inside, shift)
+    nucleus = chromatin(rng, traits, u, v, inside)
     density = (
         STAINS[0] * (cover * nucleus)[..., None]
         + STAINS[1] * (cytoplasm * (1 - 0.6 * cover))[..., None]
@@ -246,12 +247,7 @@ def outline(
 
 
 def chromatin(
-    rng: Generator,
-    traits: dict[str, float],
-    x: np.ndarray,
-    y: np.ndarray,
-    inside: np.ndarray,
-    shift: np.ndarray,
+    rng: Generator, traits: dict[str, float], x: np.ndarray, y: np.ndarray, inside: np.ndarray
 ) -> np.ndarray:
     """(WINDOW, WINDOW) relative density within the nucleus: clumps, a rim, pale nucleoli."""
     clumps = np.tanh(2.5 * noise(rng, traits["chromatin"]))
@@ -262,7 +258,7 @@ def chromatin(
     for _ in range(rng.poisson(traits["nucleoli"])):
         cos, sin = direction(rng)
         away = reach * rng.random() ** 0.5
-        dx, dy = x - shift[0] - away * cos, y - shift[1] - away * sin
+        dx, dy = x - away * cos, y - away * sin
         spot = np.sqrt(dx * dx + dy * dy) / rng.uniform(8, 15)
         # Pale, with a ring of condensed chromatin around it.
         density -= 0.45 * np.clip(2 * (1 - spot), 0, 1)

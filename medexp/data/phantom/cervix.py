@@ -160,10 +160,9 @@ def scene(rng: Generator, height: int, width: int, kind: int) -> tuple[np.ndarra
 
 def noise(rng: Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
     """(h, w) float32, smooth, mostly within -1..1, with `cells` bumps along the shorter side."""
-    height, width = shape
-    return kit.bumps(
-        rng, (1 + height * cells // min(shape), 1 + width * cells // min(shape)), shape
-    )
+    rows, columns = (1 + side * cells // min(shape) for side in shape)
+    lattice = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
+    return np.asarray(cv2.resize(lattice, shape[::-1], interpolation=cv2.INTER_CUBIC))
 
 
 def step(level: np.ndarray, softness: float) -> np.ndarray:

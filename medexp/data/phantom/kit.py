@@ -87,17 +87,6 @@ def clouds(rng: Generator, shape: tuple[int, ...], wavelength: float) -> np.ndar
     return smooth
 
 
-def bumps(
-    rng: Generator, lattice: tuple[int, ...], size: tuple[int, int], height: float = 1
-) -> np.ndarray:
-    """Smooth noise within about -height..height: a random lattice (rows, columns) enlarged.
-
-    size: of the picture, (height, width). float32.
-    """
-    values = rng.uniform(-height, height, lattice).astype(np.float32)
-    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_CUBIC))
-
-
 # ---------------------------------------------------------------- places and covers
 
 
@@ -128,13 +117,6 @@ def lay(canvas: np.ndarray, cover: np.ndarray, value: Any) -> None:
     if cover.ndim == 2 and canvas.shape == (*cover.shape, 3):
         cover = cover[..., None]
     canvas += cover * (np.asarray(value, np.float32) - canvas)
-
-
-def turn(rng: Generator, points: np.ndarray) -> np.ndarray:
-    """Points (n, 2) turned round the origin by a random angle."""
-    angle = rng.uniform(0, 2 * np.pi)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]))
 
 
 # ---------------------------------------------------------------- strokes, (x, y) in pixels

@@ -129,7 +129,7 @@ def _outline(rng: Generator, lobes: float, spicules: int) -> np.ndarray:
         radius += rng.uniform(0.15, 0.9) * np.exp(-np.abs(away) / rng.uniform(0.04, 0.12))
     stretch = rng.uniform(0.78, 1.0)
     points = np.stack([radius * np.cos(angle), radius * stretch * np.sin(angle)], axis=1)
-    return kit.turn(rng, points)
+    return _turned(rng, points)
 
 
 def _tube(rng: Generator) -> np.ndarray:
@@ -139,7 +139,12 @@ def _tube(rng: Generator) -> np.ndarray:
     width = rng.uniform(0.16, 0.3) * (1 - 0.3 * along) * np.sqrt(np.maximum(1 - along**6, 0))
     upper = np.stack([along, middle + width], axis=1)
     lower = np.stack([along, middle - width], axis=1)[::-1]
-    return kit.turn(rng, np.concatenate([upper, lower]))
+    return _turned(rng, np.concatenate([upper, lower]))
+
+
+def _turned(rng: Generator, points: np.ndarray) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.stack(kit.turned_by(*points.T, -angle), axis=1)
 
 
 def _filled(outline: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:

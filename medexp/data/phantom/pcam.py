@@ -272,8 +272,8 @@ def _add(
     free = clear.all(axis=-1)
     patch, chosen = np.arange(len(x)), free.argmax(axis=1)
     shown = free.any(axis=1) & wanted
-    own = (x[patch, chosen], y[patch, chosen], long, short, shown)
-    return _join(nuclei, Nuclei(*(part[:, None] for part in own)))
+    added = (x[patch, chosen], y[patch, chosen], long, short, shown)
+    return _join(nuclei, Nuclei(*(part[:, None] for part in added)))
 
 
 def _site(rng: Generator, long: np.ndarray, slot: int) -> np.ndarray:

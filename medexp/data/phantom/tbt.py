@@ -362,9 +362,11 @@ def _save(
     """Store (D, H, W) with its axes leading where `axes` says; HU as HU - inter."""
     dz, dy, dx = spacing
     affine = np.array([[0, 0, -dx, 0], [0, -dy, 0, 0], [dz, 0, 0, 0], [0, 0, 0, 1]])
-    own = nib.Nifti1Image((volume - inter).astype(volume.dtype), affine)
+    upright = nib.Nifti1Image((volume - inter).astype(volume.dtype), affine)
     wanted = nib.orientations.axcodes2ornt(tuple(axes))
-    image = own.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), wanted))
+    image = upright.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)
+    )
     if inter:
         image.header.set_slope_inter(1, inter)
     nib.save(image, path)

@@ -90,9 +90,11 @@ def test_every_size_has_patients_for_every_fold(tmp_path, monkeypatch, size):
     for fold, kind, name in training:
         people[fold, kind].add(name.split("_")[1])
     assert len(training) == size and len(people) == 6
-    counts = {kind: sum(kind == own for _, own, _ in training) for kind in ("all", "hem")}
+    counts = {kind: sum(kind == name for _, name, _ in training) for kind in ("all", "hem")}
     assert min(counts.values()) >= 4
-    total = {kind: sum(len(p) for (_, own), p in people.items() if own == kind) for kind in counts}
+    total = {
+        kind: sum(len(p) for (_, name), p in people.items() if name == kind) for kind in counts
+    }
     assert total == ({"all": 3, "hem": 3} if size == 16 else {"all": 24, "hem": 15})
 
 
@@ -128,11 +130,11 @@ def test_colour_does_not_give_the_class_away(pool, images):
 def test_patients_differ_in_look(pool, images):
     """Most of the variance of colour and brightness lies between patients."""
     colour = np.stack([image[image.max(axis=2) > 0].mean(axis=0) for image in images])
-    own = np.empty_like(colour)
+    means = np.empty_like(colour)
     for group in np.unique(pool.groups):
         rows = pool.groups == group
-        own[rows] = colour[rows].mean(axis=0)
-    assert (own.var(axis=0) > 0.7 * colour.var(axis=0)).all()
+        means[rows] = colour[rows].mean(axis=0)
+    assert (means.var(axis=0) > 0.7 * colour.var(axis=0)).all()
 
 
 def test_papers_split_scores_higher_than_one_of_whole_patients(pool, images):

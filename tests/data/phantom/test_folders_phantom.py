@@ -40,15 +40,15 @@ def test_table_names_every_file_and_its_patient(table):
 def test_pngs_are_the_pcam_phantoms_patches(table):
     made = {patient: slide(1, patient) for patient in (0, 2)}
     pool = load_table(table, size=None)
-    found = 0
+    compared = 0
     for row, file in enumerate(pool.files):
         _, patient, number = file.stem.split("_")
         if file.suffix == ".png" and int(patient) in made:
             patch = made[int(patient)]
             assert np.array_equal(pool.decode(row)[0], patch.images[int(number)])
             assert pool.classes[pool.labels[row]] == ("normal", "tumor")[patch.labels[int(number)]]
-            found += 1
-    assert found >= 50
+            compared += 1
+    assert compared >= 50
 
 
 def test_half_of_the_files_are_jpegs(table):

@@ -50,9 +50,9 @@ def test_grey_level_and_contrast_do_not_give_the_label_away(folder, part):
 
 def test_findings_have_equal_area_and_brightness_but_other_outlines():
     rng = np.random.default_rng(0)
-    found = [[ldct._finding(rng, malignant) for _ in range(300)] for malignant in (False, True)]
+    findings = [[ldct._finding(rng, malignant) for _ in range(300)] for malignant in (False, True)]
     area, mean, rim = (
-        [[measure(each) for each in kind] for kind in found]
+        [[measure(each) for each in kind] for kind in findings]
         for measure in (lambda f: (f > 0.3).sum(), lambda f: f[f > 0.3].mean(), perimeter)
     )
     assert np.median(area[0]) == pytest.approx(np.median(area[1]), rel=0.15)

@@ -59,7 +59,7 @@ def test_clips_of_one_group_share_their_scenery(folder):
 
 def test_motions_differ_in_how_figure_and_ball_go():
     """Speeds over one second, whatever phase a clip starts with, tell the ten motions apart."""
-    found = []
+    speeds = []
     for period, move in MOTIONS.values():
         each = []
         for start in np.linspace(0, 1, 8, endpoint=False):
@@ -67,11 +67,11 @@ def test_motions_differ_in_how_figure_and_ball_go():
             parts = (motion.hip[:, 0], motion.hip[:, 1], motion.ball[:, 0], motion.ball[:, 1],
                      motion.arms, motion.legs)  # fmt: skip
             each.append([np.abs(np.diff(part)).mean() for part in parts])
-        found.append(np.array(each))
+        speeds.append(np.array(each))
     for one in range(10):
         for other in range(one):
-            gap = np.abs(found[one].mean(axis=0) - found[other].mean(axis=0))
-            spread = found[one].std(axis=0) + found[other].std(axis=0) + 1e-4
+            gap = np.abs(speeds[one].mean(axis=0) - speeds[other].mean(axis=0))
+            spread = speeds[one].std(axis=0) + speeds[other].std(axis=0) + 1e-4
             assert (gap / spread).max() > 3, (list(MOTIONS)[one], list(MOTIONS)[other])
 
 
