@@ -6,6 +6,7 @@ goes on with the trials that are there: a job that was cut short goes on where i
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ def ask(study: Any, space: Space, jobs: Jobs) -> tuple[int, list[str]]:
 
 def tell(study: Any, number: int, value: float | None) -> None:
     """What the job of a trial gave; without a value, or with NaN, it is a failed trial."""
-    if value is None:
+    if value is None or math.isnan(value):
         study.tell(number, state=optuna().trial.TrialState.FAIL)
     else:
         study.tell(number, value)

@@ -362,6 +362,7 @@ def test_trials_left_by_a_killed_process_are_told_or_failed(workplace):
     assert opened_study.trials[0].value == 0.25
 
 
+@pytest.mark.filterwarnings("error")
 def test_batches_failures_and_values_that_are_none(workplace):
     """Jobs are launched n_jobs at a time; a job without a value, or with NaN, is a failed trial."""
     opened_study = study.open_study("x", "s/study.journal", {}, "val_auc")
