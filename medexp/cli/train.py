@@ -64,7 +64,7 @@ def train(words: list[str]) -> int:
         if line.sets(key):
             raise ConfigError(f"{key}: of the rows of a table. Add -m and paper=NAME")
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        if (target := line.text(key)) and not several_calls(line, Path(target)):
+        if (target := line.text(key)) and not goes_on(line, Path(target)):
             refuse_overwrite(Path(target))
     previews = [key for key in ("plot_schedule", "plot_augment") if line.value(key)]
     if previews and (folder or line.multirun or line.sets("tune")):
@@ -72,7 +72,7 @@ def train(words: list[str]) -> int:
     return run_jobs(primary, line.argv(), train_job)
 
 
-def several_calls(line: Line, folder: Path) -> bool:
+def goes_on(line: Line, folder: Path) -> bool:
     """Whether a folder holds a search of an earlier call that the line may go on with."""
     from medexp.jobs.study import JOURNAL
 
