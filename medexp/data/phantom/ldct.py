@@ -143,8 +143,8 @@ def _tube(rng: Generator) -> np.ndarray:
 
 
 def _turned(rng: Generator, points: np.ndarray) -> np.ndarray:
-    angle = rng.uniform(0, 2 * np.pi)
-    return np.stack(kit.turned_by(*points.T, -angle), axis=1)
+    x, y = points.T
+    return np.stack(kit.turned_by(x, y, -rng.uniform(0, 2 * np.pi)), axis=1)
 
 
 def _filled(outline: np.ndarray, centre: np.ndarray, area: float) -> np.ndarray:
