@@ -21,7 +21,8 @@ MOVED = {
     "medexp.schedules": "medexp.train.schedules",
     "medexp.evaluate": "medexp.score.predict",
     "medexp.explain": "medexp.explain.explainers",
-    "medexp.data.folders": "medexp.data.read.folders",
+    "medexp.data.folders.load_folder": "medexp.data.read.image_folder.load",
+    "medexp.data.folders.load_table": "medexp.data.read.csv_table.load",
     **{
         f"medexp.data.{name}": f"medexp.data.read.{name}"
         for name in ("all", "cervix", "ldct", "pcam", "tbt", "ucf50")
@@ -44,7 +45,7 @@ def _moved(content: Any) -> Any:
         made = {key: _moved(value) for key, value in content.items()}
         if isinstance(target := made.get("_target_"), str):
             module, _, name = target.rpartition(".")
-            made["_target_"] = f"{MOVED.get(module, module)}.{name}"
+            made["_target_"] = MOVED.get(target) or f"{MOVED.get(module, module)}.{name}"
         return made
     return [_moved(value) for value in content] if isinstance(content, list) else content
 

@@ -21,6 +21,9 @@ MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB",
          "YCbCr": "RGB", "MPO": "RGB"}  # fmt: skip
 
 
+AGAIN = "Download it again, or leave such files out with dataset.on_error=skip"
+
+
 # ---------------------------------------------------------------- folders
 
 
@@ -55,10 +58,10 @@ def subfolders(root: Path) -> list[Path]:
     """
     try:
         with os.scandir(root) as entries:
-            found = sorted(e.name for e in entries if e.is_dir() and not _ignored(e.name))
+            names = sorted(e.name for e in entries if e.is_dir() and not _ignored(e.name))
     except OSError as error:
         raise MedexpError(f"{root}: cannot be listed ({error.strerror})") from None
-    return [inside(root, name) for name in found]
+    return [inside(root, name) for name in names]
 
 
 def find(
@@ -70,7 +73,7 @@ def find(
     folder that cannot be listed.
     """
     within = within or root
-    found: list[Path] = []
+    files: list[Path] = []
     waiting = [root]
     while waiting:
         at = waiting.pop()
@@ -88,19 +91,21 @@ def find(
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
             elif path.suffix.lower() in extensions and not entry.is_dir():
-                found.append(path)
-    return sorted(found)
+                files.append(path)
+    return sorted(files)
 
 
 def _ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def inside(root: Path, name: str) -> Path:
+def inside(root: Path, name: str, where: str = "") -> Path:
     """root / name, where that stays below root.
 
-    Raises MedexpError for an absolute name, for one with `..`, and for a link that leads out.
+    where: what gives the name, such as a line of a table, for the message. Raises MedexpError for
+    an absolute name, for one with `..`, and for a link that leads out.
     """
+    lead = f"{where}: " if where else ""
     if (
         not name
         or "\0" in name
@@ -108,16 +113,20 @@ def inside(root: Path, name: str) -> Path:
         or ".." in Path(name).parts
         or "\\" in name
     ):
-        raise MedexpError(f"{name!r}: not a plain path below {root}. Give paths relative to it")
+        raise MedexpError(
+            f"{lead}{name!r}: not a plain path below {root}. Give paths relative to it"
+        )
     path = root / name
     try:
         outside = not path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):
-        raise MedexpError(f"{path}: a symbolic link that leads to itself. Remove it") from None
+        raise MedexpError(
+            f"{lead}{path}: a symbolic link that leads to itself. Remove it"
+        ) from None
     if outside:
         raise MedexpError(
-            f"{path}: a symbolic link that leads out of {root}, to {path.resolve()}. Copy the "
-            "file, or make dataset.root the folder that holds it"
+            f"{lead}{path}: a symbolic link that leads out of {root}, to {path.resolve()}. Copy "
+            "the file, or make dataset.root the folder that holds it"
         )
     return path
 
@@ -181,17 +190,17 @@ def read_image(path: Path, mode: str | None = None) -> tuple[np.ndarray, dict[st
                     f"{path}: pixels of mode {image.mode} (16 or 32 bits a channel). Save it "
                     "with 8 bits, windowed as you want the network to see it"
                 )
-            own = image.mode
+            stored_mode = image.mode
             upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(upright.convert(mode or MODES[own]))
+            pixels = np.asarray(upright.convert(mode or MODES[stored_mode]))
     except MedexpError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise MedexpError(
             f"{path} cannot be decoded ({reason(error)}): it is damaged, cut short or no image. "
-            "Download it again, or leave such files out with dataset.on_error=skip"
+            + AGAIN
         ) from None
-    return pixels.reshape(*pixels.shape[:2], -1), {"size": size, "mode": own}
+    return pixels.reshape(*pixels.shape[:2], -1), {"size": size, "mode": stored_mode}
 
 
 def reason(error: Exception) -> str:

@@ -150,8 +150,8 @@ def class_parents(top: Path) -> list[tuple[Path, int]]:
     """The folders that hold all and hem, with their folds: the challenge's, or one of no fold."""
     for base in (top / name for name in TRAINING if (top / name).is_dir()):
         folds = [(path, re.fullmatch(r"fold_(\d+)", path.name)) for path in subfolders(base)]
-        if found := [(path, int(match[1])) for path, match in folds if match]:
-            return found
+        if parents := [(path, int(match[1])) for path, match in folds if match]:
+            return parents
         if any((base / kind).is_dir() for kind in CLASSES):
             return [(base, -1)]
     raise not_found(INFO, top, INFO.files[:1])
@@ -159,14 +159,14 @@ def class_parents(top: Path) -> list[tuple[Path, int]]:
 
 def listed(top: Path, table: Path) -> Iterator[Cell]:
     """The training images that a CSV of path,bytes,sha256_16 names."""
-    found = False
+    empty = True
     for line, row in csv_rows(table, ("path", "bytes", "sha256_16")):
         if match := LISTED.fullmatch(row["path"]):
-            found = True
-            file = named_inside(top, row["path"], f"{table}, line {line}")
+            empty = False
+            file = inside(top, row["path"], f"{table}, line {line}")
             digest = f"{row['sha256_16']}-{row['bytes']}"
             yield training_cell(file, match[3], match[2], int(match[1] or -1), digest)
-    if not found:
+    if empty:
         raise MedexpError(f"{table}: no path in it ends in all/NAME or hem/NAME")
 
 
@@ -196,18 +196,11 @@ def prelim(top: Path) -> Iterator[Cell]:
         if row["labels"] not in ("0", "1"):
             raise MedexpError(f"{source}: label {row['labels']!r}: need 1 (ALL) or 0 (HEM)")
         kind = "all" if row["labels"] == "1" else "hem"  # not the index of the class here
-        file = named_inside(where, row["new_names"], source)
+        file = inside(where, row["new_names"], source)
         if not file.is_file():
             raise MedexpError(f"{source}: no file {file}. Unpack the download again")
         person = patient(row["Patient_ID"], kind, source)
         yield Cell(file, f"{PRELIM}/{row['new_names']}", kind, person, part="test")
-
-
-def named_inside(where: Path, name: str, source: str) -> Path:
-    try:
-        return inside(where, name)
-    except MedexpError as error:
-        raise MedexpError(f"{source}: {error}") from None
 
 
 # ---------------------------------------------------------------- patients

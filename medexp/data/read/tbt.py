@@ -198,10 +198,7 @@ def _rows(
         where, name, kind = f"{table}, line {line}", cells[name_of].strip(), cells[type_of].strip()
         if kind not in ("1", "2", "3", "4", "5"):
             raise MedexpError(f"{where}: {type_of} is {kind!r}: must be 1, 2, 3, 4 or 5")
-        try:
-            inside(root, name)
-        except MedexpError as error:
-            raise MedexpError(f"{where}: {error}") from None
+        inside(root, name, where)
         found = index.get(name, [])
         if not found:
             missing.append(f"{name} (line {line})")

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from medexp.data.phantom.folders import write_folder, write_table
 from medexp.data.phantom.pcam import slide
-from medexp.data.read.folders import load_folder, load_table
+from medexp.data.read.csv_table import load as load_table
+from medexp.data.read.image_folder import load as load_folder
 
 WRITERS = [write_folder, write_table]
 

@@ -18,7 +18,8 @@ from medexp.config import compose
 from medexp.config.settings import SplitSettings
 from medexp.config.targets import check_node
 from medexp.data.load import load_data
-from medexp.data.read.folders import load_folder, load_table
+from medexp.data.read.csv_table import load as load_table
+from medexp.data.read.image_folder import load as load_folder
 from medexp.data.segment import panels
 from medexp.data.split import split_rows
 from medexp.errors import ConfigError, MedexpError

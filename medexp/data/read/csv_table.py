@@ -1,0 +1,269 @@
+"""Images of a user's own that a CSV or Parquet file labels; docs/your_own_data.md.
+
+The table names images and their labels, and patients and parts where it knows them. There is no
+INFO: no public set is behind them.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from medexp.data.base import Pool
+from medexp.data.files import csv_rows, inside, reason
+from medexp.data.files import folder as existing_folder
+from medexp.data.photographs import (
+    PARTS_OF,
+    Channels,
+    Crop,
+    Photographs,
+    Pixels,
+    Segment,
+    check_classes,
+    in_order,
+    make_pool,
+    segmenter_of,
+)
+from medexp.data.segment import CLOSEST, SEGMENTS
+from medexp.errors import MedexpError
+
+PARQUET = (".parquet", ".pq")
+
+
+class Columns(NamedTuple):
+    """Names of a table's columns; patient, part: None where it has none, or none is to be used."""
+
+    path: str
+    label: str
+    patient: str | None
+    part: str | None
+
+
+class Row(NamedTuple):
+    """An image that a table names. place: the row in words; patient, part: "" where not known."""
+
+    place: str
+    name: str
+    label: str
+    patient: str
+    part: str
+
+
+def load(
+    root: str | Path,
+    *,
+    table: str = "labels.csv",
+    path_column: str = "path",
+    label_column: str = "label",
+    patient_column: str | None = "patient",
+    split_column: str | None = "split",
+    folder: str = "",
+    extension: str = "",
+    classes: list[str | int] | None = None,
+    size: int | list[int] | None = 224,
+    channels: Channels = "rgb",
+    crop: Crop = "none",
+    interpolation: str = "area",
+    segment: Segment = "none",
+    references: str | None = None,
+    segments: int = SEGMENTS,
+    closest: int = CLOSEST,
+) -> Pool:
+    """List the images that a table names: a row each, ROOT/<folder>/<path><extension>.
+
+    table: CSV in UTF-8 with a header, or Parquet (needs pyarrow), below root or anywhere.
+    patient_column, split_column: used where the table has them; a name other than the default must
+        be there, null uses none. Parts are train, val, valid, validation, test (training, testing)
+        in any case; an empty cell is still to be split.
+    classes: the labels in their order; None: all, by number where all are integers, else by name.
+    The other arguments are those of read/image_folder.py.
+
+    Raises ConfigError for values that do not exist; MedexpError, with the line, for a table that
+    is missing, damaged, empty or lacks a column, and for a cell that cannot be used: an empty path
+    or label, a path out of root or named twice, a part or class that does not exist. A file that
+    is missing is decode's to report, so that dataset.on_error=skip can leave it out, but at least
+    one must be there.
+    """
+    segmenter = segmenter_of(segment, references, segments, closest)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter)
+    chosen = check_classes(classes)
+    base = Path(root)
+    path = base / table
+    columns = Columns(path_column, label_column, patient_column, split_column)
+    suffix = f".{extension.removeprefix('.')}" if extension else ""
+    rows = read_rows(base, path, columns, (folder, suffix), chosen)
+    names = chosen or in_order({row.label for row in rows})
+    if len(names) < 2:
+        raise MedexpError(
+            f"{path}: every row has the {label_column} {names[0]!r}: need two classes or "
+            "more. Name another column with dataset.label_column="
+        )
+    files = [base / row.name for row in rows]
+    if not any(map(os.path.exists, files)):
+        raise MedexpError(
+            f"{path} names {len(files):,} images and none is there, the first as "
+            f"{files[0]}. Paths are dataset.root / dataset.folder / cell + dataset.extension"
+        )
+    label_of = {name: label for label, name in enumerate(names)}
+    images = Photographs(
+        files,
+        labels=[label_of[row.label] for row in rows],
+        parts=[row.part for row in rows],
+        groups=[row.patient for row in rows] if rows[0].patient else None,
+        places=[row.place for row in rows],
+    )
+    return make_pool("csv_table", base, names, images, pixels)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def read_rows(
+    root: Path,
+    path: Path,
+    wanted: Columns,
+    around: tuple[str, str],
+    classes: Sequence[str],
+) -> list[Row]:
+    """Every row of a table, held against the classes (any, where there are none) and each other.
+
+    around: the folder before and the suffix behind each path. Raises MedexpError, with the line.
+    """
+    columns, table = open_table(root, path, wanted)
+    below, suffix = around
+    rows: dict[str, Row] = {}
+    safe: set[str] = set()
+    for place, cells in table:
+        key, label, patient, part = (cells[name].strip() if name else "" for name in columns)
+        for cell, column in zip((key, label, patient), columns, strict=False):
+            if column and not cell:
+                raise MedexpError(f"{place}: the cell of column {column} is empty. Fill it in")
+        if classes and label not in classes:
+            raise MedexpError(
+                f"{place}: label {label!r} is not in dataset.classes ({', '.join(classes)}). Add "
+                "it there, or take such rows out of the table"
+            )
+        if part and part.lower() not in PARTS_OF:
+            raise MedexpError(
+                f"{place}: {columns.part} {part!r}: need train, val, test or nothing. For another "
+                "meaning of that column give dataset.split_column=null"
+            )
+        name = f"{PurePosixPath(below, key)}{suffix}"
+        check_path(place, root, name, safe)
+        if name in rows:
+            raise MedexpError(
+                f"{place}: {name} is named already, at {rows[name].place}. Give each image one row"
+            )
+        rows[name] = Row(place, name, label, patient, PARTS_OF.get(part.lower(), ""))
+    return list(rows.values())
+
+
+def check_path(place: str, root: Path, name: str, safe: set[str]) -> None:
+    """Raise MedexpError, with the row that gives it, for a name that leads out of root.
+
+    safe: folders that were looked at; for another file in one of them its own link is enough to
+    look at, which is many times faster.
+    """
+    parent, _, last = name.rpartition("/")
+    plain = last not in ("", "..") and "\\" not in last and "\0" not in last
+    if plain and parent in safe and not os.path.islink(root / name):
+        return
+    inside(root, name, place)
+    safe.add(parent)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def open_table(
+    root: Path, path: Path, wanted: Columns
+) -> tuple[Columns, Iterator[tuple[str, dict[str, str]]]]:
+    """The columns that a table has of those wanted, and its rows, each with its place in words."""
+    existing_folder(root, "it should hold the table and the images that it names")
+    if not path.is_file():
+        there = [p.name for p in sorted(root.iterdir()) if p.suffix in (".csv", *PARQUET)]
+        raise MedexpError(
+            f"{path}: no such table (tables there: {', '.join(there) or 'none'}). Name it with "
+            "dataset.table="
+        )
+    read = parquet_rows if path.suffix in PARQUET else comma_rows
+    rows = read(path, wanted[:2])
+    first = next(rows, None)
+    if first is None:
+        raise MedexpError(f"{path} has a header and no rows: need a row for each image")
+    header = list(first[1])
+    columns = wanted._replace(
+        patient=known_column(
+            path, header, "patient_column", wanted.patient, ("patient", "subject")
+        ),
+        part=known_column(path, header, "split_column", wanted.part, ("split",)),
+    )
+    return columns, chain([first], rows)
+
+
+def known_column(
+    path: Path, header: list[str], key: str, column: str | None, words: tuple[str, ...]
+) -> str | None:
+    """An optional column, None where the table lacks it.
+
+    Only the default name, words[0], may be lacking, and only where no other column looks like it:
+    patients that are overlooked leak across a split.
+    """
+    if column is None or column in header:
+        return column
+    if column != words[0]:
+        raise MedexpError(f"{path} has no column {column} in its header ({', '.join(header)})")
+    similar = [name for name in header if any(word in name.lower() for word in words)]
+    if similar:
+        raise MedexpError(
+            f"{path} has no column {column}, but {similar[0]}. If that is what it holds, give "
+            f"dataset.{key}={similar[0]}, if not, dataset.{key}=null"
+        )
+    return None
+
+
+def comma_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """csv_rows with its place in words, and every cell of the header there, no more, no less."""
+    for line, cells in csv_rows(path, required):
+        if None in cells or None in cells.values():
+            raise MedexpError(
+                f"{path}, line {line}: {'more' if None in cells else 'fewer'} cells than the "
+                "header has. Put a cell that holds a comma in quotes"
+            )
+        yield f"{path}, line {line}", cells
+
+
+def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a Parquet file, its cells as text ("" for null), counted from 1.
+
+    Columns of anything but text, numbers and the like, such as images, are not read.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+        import pyarrow.types as kinds
+    except ImportError:
+        raise MedexpError(
+            f'{path}: Parquet needs pyarrow: pip install "medexp[parquet]", or save it as CSV'
+        ) from None
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        plain = [
+            field.name
+            for field in file.schema_arrow
+            if not kinds.is_nested(field.type) and not kinds.is_binary(field.type)
+        ]
+        lacking = [column for column in required if column not in plain]
+        if lacking:
+            raise MedexpError(
+                f"{path} has no column {', '.join(lacking)} in its header ({', '.join(plain)})"
+            )
+        number = 0
+        for batch in file.iter_batches(columns=plain):
+            for cells in batch.to_pylist():
+                number += 1
+                texts = {name: "" if cell is None else str(cell) for name, cell in cells.items()}
+                yield f"{path}, row {number}", texts
+    except (pyarrow.ArrowException, OSError) as error:
+        raise MedexpError(f"{path} cannot be read as Parquet ({reason(error)})") from None
