@@ -19,27 +19,21 @@ out of the volume and leaves it black for some sizes, 512 -> 224 among them. No 
 looked for: the clipping takes it.
 """
 
-import gzip
 import hashlib
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
 from medexp.data.base import Info, Pool
-from medexp.data.files import csv_rows, find, inside, not_found, reason
+from medexp.data.files import csv_rows, find, inside, not_found
+from medexp.data.nifti import orientation, read_stored, read_volume, times, turn
 from medexp.errors import ConfigError, MedexpError, one_of
-
-nib: Any = nibabel  # most of what is used of it carries no types
 
 INFO = Info(
     title="ImageCLEF 2021 tuberculosis type (TBT)",
@@ -54,8 +48,6 @@ INFO = Info(
 FILE_COLUMNS = ("filename", "file", "id", "name")
 TYPE_COLUMNS = ("typeoftb", "tbtype", "type", "label", "class")
 MASK_SUFFIXES = ("", "_mask", "_regsegm_py")
-UPRIGHT = ("S", "P", "L")  # where slices, rows and columns lead: head, back, the patient's left
-MAX_VOXELS = 2**29  # 1024x1024x512: beyond any chest CT, far below what a crafted header can claim
 
 
 def load(
@@ -93,20 +85,19 @@ def load(
             that lacks a column, names a volume twice, one that is not there or outside root, or a
             type other than 1..5. Of the decoder: see `read_volume` and `read_mask`.
     """
-    settings = _settings(size, order, window, frame, dtype)
-    folder = Path(root)
-    if not folder.is_dir():
-        raise not_found(INFO, folder, INFO.files)
-    scans = [path for path in find(folder, (".nii", ".gz")) if _stem(path.name) != path.name]
-    lungs = [path for path in scans if _is_mask(folder, path)]
-    volumes = [path for path in scans if not _is_mask(folder, path)]
+    prepare = Preparation(list(size), order, list(window), frame, dtype)
+    root = Path(root)
+    if not root.is_dir():
+        raise not_found(INFO, root, INFO.files)
+    scans = [path for path in find(root, (".nii", ".gz")) if _stem(path.name) != path.name]
+    lungs = [path for path in scans if _is_mask(root, path)]
+    volumes = [path for path in scans if not _is_mask(root, path)]
     if not volumes:
-        raise not_found(INFO, folder, INFO.files[:1])
-    rows = _rows(folder, volumes, labels, file_column, type_column, patient_column)
+        raise not_found(INFO, root, INFO.files[:1])
+    table = find_table(root, labels, file_column, type_column)
+    rows = read_rows(root, volumes, replace(table, patient=patient_column))
     paths = [row.path for row in rows]
-    mask_of = _masks(folder, lungs, mask_folder, paths) if masks else {}
-    # A mask changes the pixels as much as the volume does, but only the volumes are digested.
-    settings["masks"] = _digest(mask_of) if masks else None
+    mask_of = find_masks(root, lungs, mask_folder, paths) if masks else {}
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
         path = paths[row]
@@ -116,9 +107,7 @@ def load(
             facts["mask_share"] = round(float(1 - outside.mean()), 4)
             volume[outside] = window[0]
             del outside
-        scaled = windowed(volume, float(window[0]), float(window[1]))
-        turned = turn(scaled, image.affine, frame)
-        return zoomed(turned, size, order).astype(dtype)[..., None], facts
+        return prepare(volume, image.affine), facts
 
     unlabelled = len(volumes) - len(rows)
     notes = []
@@ -136,34 +125,24 @@ def load(
         shape=(*size, 1),
         dtype=np.dtype(dtype),
         decode=decode,
-        settings=settings,
+        # A mask changes the pixels as much as the volume does, but only the volumes are digested.
+        settings=asdict(prepare) | {"masks": _digest(mask_of) if masks else None},
         public=INFO.counts["all"],
         notes=tuple(notes),
     )
 
 
-def _settings(
-    size: Sequence[int], order: int, window: Sequence[float], frame: str, dtype: str
-) -> dict[str, Any]:
-    """What decides the pixels, checked."""
-    one_of("dataset.frame", frame, ("upright", "stored"))
-    one_of("dataset.dtype", dtype, ("float32", "float16"))
-    if len(size) != 3 or min(size) < 1:
-        raise ConfigError(f"dataset.size={list(size)}: must be [D, H, W], each 1 or more")
-    if not 0 <= order <= 5:
-        raise ConfigError(f"dataset.order={order}: must be 0..5 (1: linear, 3: cubic)")
-    if len(window) != 2 or not window[0] < window[1]:
-        raise ConfigError(f"dataset.window={list(window)}: must be [low, high] in HU, low < high")
-    return {
-        "size": list(size),
-        "order": order,
-        "window": list(window),
-        "frame": frame,
-        "dtype": dtype,
-    }
-
-
 # ---------------------------------------------------------------- what lies where
+
+
+@dataclass(frozen=True)
+class Table:
+    """The CSV of labels and its columns; patient: None where each volume is a patient's."""
+
+    path: Path
+    file: str
+    type: str
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,90 +156,85 @@ class Row:
     line: int
 
 
-def _rows(
-    root: Path,
-    volumes: Sequence[Path],
-    labels: str | None,
-    file_column: str | None,
-    type_column: str | None,
-    patient_column: str | None,
-) -> list[Row]:
-    table, name_of, type_of = _table(root, labels, file_column, type_column)
-    index: dict[str, list[Path]] = defaultdict(list)
+def read_rows(root: Path, volumes: Sequence[Path], table: Table) -> list[Row]:
+    """The labelled volumes, by id; MedexpError, with the line, for one that cannot be used."""
+    paths_of: dict[str, list[Path]] = defaultdict(list)
     for path in volumes:
         below = path.relative_to(root).as_posix()
         for name in {path.name, _stem(path.name), below, _stem(below)}:
-            index[name].append(path)
+            paths_of[name].append(path)
     rows: dict[Path, Row] = {}
     missing = []
-    columns = [name_of, type_of, *([patient_column] if patient_column else [])]
-    for line, cells in csv_rows(table, columns):
-        where, name, kind = f"{table}, line {line}", cells[name_of].strip(), cells[type_of].strip()
+    columns = [table.file, table.type, *([table.patient] if table.patient else [])]
+    for line, cells in csv_rows(table.path, columns):
+        where = f"{table.path}, line {line}"
+        name, kind = cells[table.file].strip(), cells[table.type].strip()
         if kind not in ("1", "2", "3", "4", "5"):
-            raise MedexpError(f"{where}: {type_of} is {kind!r}: must be 1, 2, 3, 4 or 5")
+            raise MedexpError(f"{where}: {table.type} is {kind!r}: must be 1, 2, 3, 4 or 5")
         inside(root, name, where)
-        found = index.get(name, [])
-        if not found:
+        if name not in paths_of:
             missing.append(f"{name} (line {line})")
             continue
-        if len(found) > 1:
+        path, *others = paths_of[name]
+        if others:
             raise MedexpError(
-                f"{where}: {name} is {found[0]} and {found[1]}. Keep one of them, or write the "
+                f"{where}: {name} is {path} and {others[0]}. Keep one of them, or write the "
                 "path below the root in the CSV"
             )
-        if found[0] in rows:
+        if path in rows:
             raise MedexpError(
-                f"{where}: {name} stands in line {rows[found[0]].line} already. Keep one line"
+                f"{where}: {name} stands in line {rows[path].line} already. Keep one line"
             )
-        patient = cells[patient_column].strip() if patient_column else _stem(name)
+        patient = cells[table.patient].strip() if table.patient else _stem(name)
         if not patient:
-            raise MedexpError(f"{where}: {patient_column} is empty. Fill it in, or leave it out")
-        rows[found[0]] = Row(_stem(name), found[0], int(kind) - 1, patient, line)
+            raise MedexpError(f"{where}: {table.patient} is empty. Fill it in, or leave it out")
+        rows[path] = Row(_stem(name), path, int(kind) - 1, patient, line)
     if missing:
         raise MedexpError(
-            f"{table} names {len(missing):,} volumes that are not below {root}, the first "
+            f"{table.path} names {len(missing):,} volumes that are not below {root}, the first "
             f"{missing[0]}\nDownload and unpack them, or take their lines out of the CSV"
         )
     return sorted(rows.values(), key=lambda row: row.id)
 
 
-def _table(
+def find_table(
     root: Path, labels: str | None, file_column: str | None, type_column: str | None
-) -> tuple[Path, str, str]:
+) -> Table:
     """The CSV of labels and its columns for the file and the type, found by their names."""
-    tables = [inside(root, labels)] if labels else find(root, (".csv",))
-    fit, headers = [], []
-    for table in tables:
-        _, cells = next(csv_rows(table), (0, {}))
+    paths = [inside(root, labels)] if labels else find(root, (".csv",))
+    tables, headers = [], []
+    for path in paths:
+        _, cells = next(csv_rows(path), (0, {}))
         header = [column for column in cells if column is not None]
-        name_of = _column(header, file_column, FILE_COLUMNS)
-        type_of = _column(header, type_column, TYPE_COLUMNS)
-        headers.append(f"{table}: {', '.join(header) or 'no rows'}")
-        if name_of and type_of:
-            fit.append((table, name_of, type_of))
-    if not tables:
+        file = _column(header, file_column, FILE_COLUMNS)
+        kind = _column(header, type_column, TYPE_COLUMNS)
+        headers.append(f"{path}: {', '.join(header) or 'no rows'}")
+        if file and kind:
+            tables.append(Table(path, file, kind))
+    if not paths:
         raise MedexpError(
             f"{root}: no CSV of labels below it. Put the challenge's TrainSet_metaData.csv there "
             "(columns FileName, TypeOfTB), or name yours with dataset.labels="
         )
-    if not fit:
+    if not tables:
         raise MedexpError(
             f"no CSV with a column of file names and one of types ({'; '.join(headers)})\n"
             "Name the columns with dataset.file_column= and dataset.type_column="
         )
-    if len(fit) > 1:
+    if len(tables) > 1:
         raise MedexpError(
-            f"{' and '.join(str(table) for table, _, _ in fit)} could both hold the labels. Name "
+            f"{' and '.join(str(table.path) for table in tables)} could both hold the labels. Name "
             "one with dataset.labels="
         )
-    return fit[0]
+    return tables[0]
 
 
-def _column(header: Sequence[str], given: str | None, known: Sequence[str]) -> str | None:
-    if given is not None:
-        return given if given in header else None
+def _column(header: Sequence[str], name: str | None, known: Sequence[str]) -> str | None:
+    """The column of that name, or without one, the first of the known names that is there."""
+    if name is not None:
+        return name if name in header else None
     plain = {re.sub(r"[\W_]", "", column).lower(): column for column in header}
-    return next((plain[name] for name in known if name in plain), None)
+    return next((plain[word] for word in known if word in plain), None)
 
 
 def _stem(name: str) -> str:
@@ -268,17 +242,19 @@ def _stem(name: str) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
 
 
+# ---------------------------------------------------------------- lung masks
+
+
 def _is_mask(root: Path, path: Path) -> bool:
     return any("mask" in part.lower() for part in path.relative_to(root).parts[:-1])
 
 
-def _masks(
+def find_masks(
     root: Path, lungs: Sequence[Path], name: str | None, volumes: Sequence[Path]
 ) -> dict[Path, Path]:
     """Volume -> its mask, of the volumes that have one in the folder of masks."""
     if name is not None:
-        folder = inside(root, name)
-        lungs = find(folder, (".nii", ".gz"))
+        lungs = find(inside(root, name), (".nii", ".gz"))
     folders = sorted({path.parent for path in lungs})
     if not folders:
         raise MedexpError(
@@ -290,14 +266,13 @@ def _masks(
             f"dataset.masks=true: masks in {' and '.join(map(str, folders))}. Name one with "
             "dataset.mask_folder="
         )
-    by_stem = {_stem(path.name): path for path in lungs}
-    found = {}
+    mask_named = {_stem(path.name): path for path in lungs}
+    masks = {}
     for volume in volumes:
-        for suffix in MASK_SUFFIXES:
-            if mask := by_stem.get(_stem(volume.name) + suffix):
-                found[volume] = mask
-                break
-    return found
+        names = [_stem(volume.name) + suffix for suffix in MASK_SUFFIXES]
+        if mask := next((mask_named[name] for name in names if name in mask_named), None):
+            masks[volume] = mask
+    return masks
 
 
 def _digest(mask_of: dict[Path, Path]) -> str:
@@ -306,62 +281,6 @@ def _digest(mask_of: dict[Path, Path]) -> str:
         digest.update(f"{volume.name}\0{mask.name}\0{mask.stat().st_size}\0".encode())
         digest.update(mask.read_bytes())
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------- files
-
-
-def read_volume(path: Path) -> tuple[np.ndarray, Any, dict[str, Any]]:
-    """A volume in HU, (I, J, K) float32 in the file's own axes, its header, and the facts.
-
-    Facts: size [I, J, K], spacing in mm along them (None and a warning where the header has none
-    that can be), orientation (where I, J, K lead, such as LPS), range of HU. Raises MedexpError
-    for what `_stored` refuses, for voxels that are NaN or infinite, and for an affine that leaves
-    open where an axis leads.
-    """
-    raw, image, spacing = _stored(path)
-    with np.errstate(over="ignore", invalid="ignore"):
-        volume = raw.astype(np.float32)
-        if image.dataobj.slope != 1:
-            volume *= np.float32(image.dataobj.slope)
-        if image.dataobj.inter != 0:
-            volume += np.float32(image.dataobj.inter)
-    del raw
-    low, high = float(volume.min()), float(volume.max())
-    if not np.isfinite([low, high]).all():
-        bad = volume.size - np.count_nonzero(np.isfinite(volume))
-        raise MedexpError(
-            f"{path}: {bad:,} of {volume.size:,} voxels are NaN or infinite. Download it again, or "
-            "leave such files out with dataset.on_error=skip"
-        )
-    facts: dict[str, Any] = {
-        "size": list(volume.shape),
-        "spacing": spacing,
-        "orientation": orientation(path, image),
-        "range": [low, high],
-    }
-    warnings = []
-    if not (np.isfinite(spacing).all() and min(spacing) > 0):
-        warnings.append(f"spacing of {', '.join(map(str, spacing))} mm in the header")
-        facts["spacing"] = None
-    if image.header["sform_code"] == 0 and image.header["qform_code"] == 0:
-        warnings.append("no orientation in the header; LAS is assumed")
-    if warnings:
-        facts["warnings"] = warnings
-    return volume, image, facts
-
-
-def orientation(path: Path, image: Any) -> str:
-    """Where the file's axes lead, such as LPS; MedexpError where its affine does not say."""
-    affine = image.affine
-    codes = nib.aff2axcodes(affine) if np.isfinite(affine).all() else (None,)
-    if None in codes:
-        raise MedexpError(
-            f"{path}: its header does not say which way the patient lies (affine "
-            f"{np.round(affine[:3, :3], 3).tolist()}). Repair it, or leave such files out with "
-            "dataset.on_error=skip"
-        )
-    return "".join(str(code) for code in codes)
 
 
 def read_mask(path: Path, image: Any, mask: Path | None) -> np.ndarray:
@@ -375,15 +294,15 @@ def read_mask(path: Path, image: Any, mask: Path | None) -> np.ndarray:
             f"{path}: no lung mask of that name. Set dataset.masks=false, or leave such files out "
             "with dataset.on_error=skip"
         )
-    raw, own, _ = _stored(mask)
+    raw, header, _ = read_stored(mask)
     shape = tuple(image.shape[:3])
     if raw.shape != shape:
         raise MedexpError(
-            f"{mask}: {_times(raw.shape)} voxels, but {path.name} has {_times(shape)}. A mask has "
+            f"{mask}: {times(raw.shape)} voxels, but {path.name} has {times(shape)}. A mask has "
             "its volume's shape"
         )
     # Masks are made on the volume's voxels: a header that says otherwise leaves open which holds.
-    codes = orientation(mask, own), orientation(path, image)
+    codes = orientation(mask, header), orientation(path, image)
     if codes[0] != codes[1]:
         raise MedexpError(
             f"{mask}: stored {codes[0]}, but {path.name} is stored {codes[1]}. Store both alike"
@@ -394,69 +313,36 @@ def read_mask(path: Path, image: Any, mask: Path | None) -> np.ndarray:
     return lungs
 
 
-def _stored(path: Path) -> tuple[np.ndarray, Any, list[float]]:
-    """The numbers of a NIfTI file as stored, read-only (I, J, K), its header, its spacing in mm.
-
-    Raises MedexpError for a file that is no NIfTI, damaged, cut short, of less than three axes or
-    more than one volume, without voxels, beyond MAX_VOXELS (before any memory is asked for), or
-    with colours or complex numbers for voxels.
-    """
-    try:
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):
-            raise ImageFileError
-        shape = _shape(path, image)
-        dtype, offset = image.dataobj.dtype, int(image.dataobj.offset)
-        if dtype.kind not in "iuf":
-            raise MedexpError(f"{path}: voxels of type {dtype}: need integers or real numbers")
-        wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-            # Unchecked: nibabel makes 1 mm of a spacing of 0.
-            header = type(image.header).from_fileobj(file, check=False)
-            spacing = [round(abs(float(mm)), 6) for mm in header["pixdim"][1:4]]
-            file.seek(offset)
-            data = file.read(wanted)
-            while file.read(2**20):  # to the end, where gzip finds a damaged stream out
-                pass
-    except MedexpError:
-        raise
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        why = "no NIfTI header" if isinstance(error, ImageFileError) else reason(error)
-        raise MedexpError(
-            f"{path} cannot be read as NIfTI ({why}): it is damaged or cut short. "
-            "Download it again, or leave such files out with dataset.on_error=skip"
-        ) from None
-    if len(data) < wanted:
-        raise MedexpError(
-            f"{path}: cut short: {len(data):,} of the {wanted:,} bytes of voxels that its header "
-            "promises. Download it again, or leave such files out with dataset.on_error=skip"
-        )
-    return np.frombuffer(data, dtype).reshape(shape, order="F"), image, spacing
-
-
-def _shape(path: Path, image: Any) -> tuple[int, int, int]:
-    shape = [int(n) for n in image.shape]
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
-    if len(shape) != 3:
-        raise MedexpError(
-            f"{path}: {_times(shape)} voxels, {len(shape)} axes: need one volume of three axes"
-        )
-    if min(shape) < 1:
-        raise MedexpError(f"{path}: no voxels ({_times(shape)})")
-    if np.prod(shape, dtype=np.float64) > MAX_VOXELS:
-        raise MedexpError(
-            f"{path}: {_times(shape)} voxels by its header, more than {MAX_VOXELS:,}: damaged, or "
-            "no chest CT. Shrink it, or take it out"
-        )
-    return shape[0], shape[1], shape[2]
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
 # ---------------------------------------------------------------- pixels
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What becomes of a volume in HU; its fields are arguments of `load` and key the cache."""
+
+    size: Sequence[int]
+    order: int
+    window: Sequence[float]
+    frame: str
+    dtype: str
+
+    def __post_init__(self) -> None:
+        one_of("dataset.frame", self.frame, ("upright", "stored"))
+        one_of("dataset.dtype", self.dtype, ("float32", "float16"))
+        if len(self.size) != 3 or min(self.size) < 1:
+            raise ConfigError(f"dataset.size={self.size}: must be [D, H, W], each 1 or more")
+        if not 0 <= self.order <= 5:
+            raise ConfigError(f"dataset.order={self.order}: must be 0..5 (1: linear, 3: cubic)")
+        if len(self.window) != 2 or not self.window[0] < self.window[1]:
+            raise ConfigError(
+                f"dataset.window={self.window}: must be [low, high] in HU, low < high"
+            )
+
+    def __call__(self, volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """(I, J, K) float32 in HU, which is overwritten, to (D, H, W, 1) in 0..1."""
+        scaled = windowed(volume, float(self.window[0]), float(self.window[1]))
+        turned = turn(scaled, affine, self.frame)
+        return zoomed(turned, self.size, self.order).astype(self.dtype)[..., None]
 
 
 def windowed(volume: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -465,20 +351,6 @@ def windowed(volume: np.ndarray, low: float, high: float) -> np.ndarray:
     volume -= np.float32(low)
     volume /= np.float32(high - low)
     return volume
-
-
-def turn(volume: np.ndarray, affine: np.ndarray, frame: str = "upright") -> np.ndarray:
-    """(I, J, K) in the file's axes to (D, H, W): a view.
-
-    upright: slices from feet to head, rows from front to back, columns from the patient's right to
-    left, oblique volumes by their nearest axes. stored: K first, then I and J turned by 90 degrees.
-    """
-    if frame == "stored":
-        return np.moveaxis(np.rot90(volume), 2, 0)
-    wanted = nib.orientations.axcodes2ornt(UPRIGHT)
-    steps = nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)
-    turned: np.ndarray = nib.apply_orientation(volume, steps)
-    return turned
 
 
 def zoomed(volume: np.ndarray, size: Sequence[int], order: int = 1) -> np.ndarray:

@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 
 from medexp.data.base import Pool
-from medexp.data.read.tbt import INFO, load, turn, zoomed
+from medexp.data.nifti import turn
+from medexp.data.read.tbt import INFO, load, zoomed
 from medexp.errors import ConfigError, MedexpError
 
 REAL = ("ct_aorta", "ct_pulmonary", "example_ct", "example_ct_sm")
