@@ -117,21 +117,21 @@ def blocks(split: Split) -> Iterator[np.ndarray]:
 
 
 def measure_piece(images: np.ndarray) -> Piece:
-    found = Piece(images.dtype)
+    piece = Piece(images.dtype)
     nothing = np.zeros(near.THUMB**2, np.uint8)
     for image in images:
         low, high = float(image.min()), float(image.max())
         finite = np.isfinite(low) and np.isfinite(high)
-        found.digests.append(hashlib.blake2b(image.data, digest_size=16).digest())
-        found.ranges.append((low, high) if finite else (np.nan, np.nan))
+        piece.digests.append(hashlib.blake2b(image.data, digest_size=16).digest())
+        piece.ranges.append((low, high) if finite else (np.nan, np.nan))
         number, thumb = near.signature(image) if finite and low < high else (0, nothing)
-        found.hashes.append(number)
-        found.thumbs.append(thumb)
+        piece.hashes.append(number)
+        piece.thumbs.append(thumb)
         if finite:
-            found.values += np.bincount(binned(image), minlength=len(found.values))
+            piece.values += np.bincount(binned(image), minlength=len(piece.values))
             exact = image.astype(np.float64).ravel()
-            found.sums += (image.size, exact.sum(), exact @ exact)
-    return found
+            piece.sums += (image.size, exact.sum(), exact @ exact)
+    return piece
 
 
 def binned(image: np.ndarray) -> np.ndarray:

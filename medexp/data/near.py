@@ -115,7 +115,7 @@ def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     In each band the hashes are sorted with that band in front, so that those which share it stand
     together; each is compared with the next, the one after it, and so on while the band is shared.
     """
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    lots: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     masks = band_masks()
     complete, kept = True, 0
     for band, (mask, shift) in enumerate(masks):
@@ -133,21 +133,21 @@ def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
             close = distance <= DISTANCE
             for earlier, _ in masks[:band]:  # a pair counts in the first band that it shares
                 close &= (differing & earlier) != 0
-            found.append((order[left[close]], order[left[close] + offset], distance[close]))
+            lots.append((order[left[close]], order[left[close] + offset], distance[close]))
             kept += int(close.sum())
             if kept > MAX_PAIRS:
-                return *joined(found), False
+                return *joined(lots), False
         else:
             complete = False
-    return *joined(found), complete
+    return *joined(lots), complete
 
 
 def joined(
-    found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    lots: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if not found:
+    if not lots:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.intp)
-    first, second, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    first, second, distance = (np.concatenate(column) for column in zip(*lots, strict=True))
     return first, second, distance
 
 
@@ -175,11 +175,11 @@ def ones(values: np.ndarray) -> np.ndarray:
 
 def correlations(thumbs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(m,) Pearson's correlation of the thumbnails of each pair."""
-    found = np.empty(len(first))
+    values = np.empty(len(first))
     for start in range(0, len(first), BLOCK):
         part = slice(start, start + BLOCK)
-        found[part] = (unit(thumbs[first[part]]) * unit(thumbs[second[part]])).sum(axis=1)
-    return found
+        values[part] = (unit(thumbs[first[part]]) * unit(thumbs[second[part]])).sum(axis=1)
+    return values
 
 
 def unit(thumbs: np.ndarray) -> np.ndarray:

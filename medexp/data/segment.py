@@ -193,13 +193,13 @@ def segmenter(
     if references is None and (root / "references").is_dir():
         references = str(root / "references")
     if references is None:
-        found, origin = np.array(OUR_COLOURS, float), "medexp's own, an assumption"
+        rgb, origin = np.array(OUR_COLOURS, float), "medexp's own, an assumption"
     else:
-        found = reference_colours(Path(references))
-        origin = f"{len(found)} in {Path(references).name}"
+        rgb = reference_colours(Path(references))
+        origin = f"{len(rgb)} in {Path(references).name}"
     if colours == "average":
-        found, origin = found.mean(axis=0, keepdims=True), f"average of {origin}"
-    listed = tuple((float(r), float(g), float(b)) for r, g, b in found)
+        rgb, origin = rgb.mean(axis=0, keepdims=True), f"average of {origin}"
+    listed = tuple((float(r), float(g), float(b)) for r, g, b in rgb)
     return Segmenter(listed, origin, segments, closest, compactness)
 
 

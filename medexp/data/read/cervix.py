@@ -5,6 +5,7 @@ Type 1: the zone lies outside the canal and is seen; 2: partly in the canal, see
 seen. The paper's Table 1 counts 251, 782 and 451 images; the folders hold one less each.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,23 +64,24 @@ def load(
     Raises MedexpError for folders that are missing or empty, links that lead out of root, and
     references that cannot be read; ConfigError for values out of range.
     """
-    check(size, resize, interpolation, additional, segment)
+    prepare = Preparation(size, resize, interpolation)
+    one_of("dataset.additional", additional, ("no", "train"))
+    one_of("dataset.segment", segment, KINDS)
     root = folder(Path(root), "it should hold Type_1, Type_2 and Type_3")
     base = base_of(root)
-    files, labels = [], []
-    for label, kind in enumerate(INFO.classes):
-        found = photographs(base, base / kind)
-        files += found
-        labels += [label] * len(found)
-    ids = [file.relative_to(base).as_posix() for file in files]
-    notes = [NO_TEST, preparation(size, resize)]
+    listed = [
+        (file, label)
+        for label, kind in enumerate(INFO.classes)
+        for file in photographs(base, base / kind)
+    ]
+    ids = [file.relative_to(base).as_posix() for file, _ in listed]
+    notes = [NO_TEST, prepare.note()]
 
     parts, public = None, INFO.counts["all"]
     if additional == "train":
         more = additional_photographs(root)
-        parts = np.array([""] * len(files) + ["train"] * len(more))
-        files += [file for file, _ in more]
-        labels += [label for _, label in more]
+        parts = np.array([""] * len(listed) + ["train"] * len(more))
+        listed += more
         ids += [file.relative_to(root).as_posix() for file, _ in more]
         public += ADDITIONAL
         notes.append(
@@ -100,70 +102,69 @@ def load(
         notes.append(cut.note())
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        photograph, facts = read_image(files[row], "RGB")
+        file, _ = listed[row]
+        photograph, facts = read_image(file, "RGB")
         try:
-            image = prepared(photograph, size, resize, interpolation)
+            image = prepare(photograph)
         except MedexpError as error:
-            raise MedexpError(f"{files[row]}: {error}. Set dataset.resize=null") from None
+            raise MedexpError(f"{file}: {error}. Set dataset.resize=null") from None
         return (cut(image) if cut else image), facts
 
     return Pool(
         name="cervix",
         classes=INFO.classes,
-        labels=np.array(labels, np.int64),
+        labels=np.array([label for _, label in listed], np.int64),
         ids=np.array(ids),
-        files=files,
+        files=[file for file, _ in listed],
         shape=(size, size, 3),
         dtype=np.uint8,
         decode=decode,
-        settings={
-            "size": size,
-            "resize": resize,
-            "interpolation": interpolation,
-            "segment": cut.settings() if cut else None,
-        },
+        settings=asdict(prepare) | {"segment": cut.settings() if cut else None},
         parts=parts,
         public=public,
         notes=tuple(notes),
     )
 
 
-def prepared(
-    photograph: np.ndarray, size: int, resize: int | None, interpolation: str
-) -> np.ndarray:
-    """Section 5.1: (H, W, 3) -> centred square -> resized -> centred (size, size, 3).
+@dataclass(frozen=True)
+class Preparation:
+    """Section 5.1: what becomes of a photograph before segmentation; arguments of `load`."""
 
-    A photograph smaller than `resize` is enlarged. Raises MedexpError where, without resizing, it
-    is smaller than `size`.
-    """
-    image = pixels.centre_square(photograph)
-    if resize != 0:
-        side = resize or size
-        image = pixels.resize(image, side, side, interpolation)
-    return pixels.centre_crop(image, size)
+    size: int
+    resize: int | None
+    interpolation: str
 
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"dataset.size={self.size}: need 1 or more pixels")
+        if self.resize is not None and self.resize != 0 and self.resize < self.size:
+            raise ConfigError(
+                f"dataset.resize={self.resize}: smaller than dataset.size={self.size}, which is "
+                "cut from it. null: as large; 0: no resizing"
+            )
+        one_of("dataset.interpolation", self.interpolation, list(pixels.INTERPOLATION))
 
-def preparation(size: int, resize: int | None) -> str:
-    """The note on what section 5.1 leaves open."""
-    if resize == 0:
-        return f"the centre {size}x{size} pixels at full resolution, section 5.1 taken literally"
-    return (
-        f"centred square resized to {resize or size}, our choice as the paper does not say, then "
-        f"its centre {size}x{size}"
-    )
+    def __call__(self, photograph: np.ndarray) -> np.ndarray:
+        """(H, W, 3) -> centred square -> resized -> centred (size, size, 3).
 
+        A photograph smaller than `resize` is enlarged. Raises MedexpError where, without resizing,
+        it is smaller than `size`.
+        """
+        image = pixels.centre_square(photograph)
+        if self.resize != 0:
+            side = self.resize or self.size
+            image = pixels.resize(image, side, side, self.interpolation)
+        return pixels.centre_crop(image, self.size)
 
-def check(size: int, resize: int | None, interpolation: str, additional: str, segment: str) -> None:
-    if size < 1:
-        raise ConfigError(f"dataset.size={size}: need 1 or more pixels")
-    if resize is not None and resize != 0 and resize < size:
-        raise ConfigError(
-            f"dataset.resize={resize}: smaller than dataset.size={size}, which is cut from it. "
-            "null: as large; 0: no resizing"
+    def note(self) -> str:
+        """What section 5.1 leaves open."""
+        area = f"{self.size}x{self.size}"
+        if self.resize == 0:
+            return f"the centre {area} pixels at full resolution, section 5.1 taken literally"
+        return (
+            f"centred square resized to {self.resize or self.size}, our choice as the paper does "
+            f"not say, then its centre {area}"
         )
-    one_of("dataset.interpolation", interpolation, list(pixels.INTERPOLATION))
-    one_of("dataset.additional", additional, ("no", "train"))
-    one_of("dataset.segment", segment, KINDS)
 
 
 def base_of(root: Path) -> Path:
@@ -181,13 +182,13 @@ def base_of(root: Path) -> Path:
 def photographs(root: Path, place: Path) -> list[Path]:
     """The JPEG files of a class folder below root; MedexpError where there are none."""
     inside(root, place.relative_to(root).as_posix())
-    found = find(folder(place, "a class folder"), JPEG)
-    if not found:
+    files = find(folder(place, "a class folder"), JPEG)
+    if not files:
         raise MedexpError(
             f"{place}: no JPEG (.jpg, .jpeg) in it. Unpack Kaggle's archive again, or take the "
             "empty folder away"
         )
-    return found
+    return files
 
 
 def additional_photographs(root: Path) -> list[tuple[Path, int]]:

@@ -126,15 +126,15 @@ def _scaled(image: np.ndarray, scale: str) -> np.ndarray:
 
 def _range_notes(scale: str, low: float, high: float) -> tuple[str, ...]:
     """A note where the values do not look like what the scale takes them for."""
-    found = f"the slices' values run from {low:g} to {high:g}"
+    seen = f"the slices' values run from {low:g} to {high:g}"
     if scale == "255" and (low < 0 or high > 255):
         return (
-            f"{found}, not 0..255: they look like Hounsfield units, and scale=255 divides them by "
+            f"{seen}, not 0..255: they look like Hounsfield units, and scale=255 divides them by "
             f"255 as the paper states; dataset.scale=hu maps {HU[0]}..{HU[1]} HU to 0..1 instead",
         )
     if scale == "hu" and low >= 0 and high <= 255:
         return (
-            f"{found}: they do not look like Hounsfield units, which scale=hu takes them for; "
+            f"{seen}: they do not look like Hounsfield units, which scale=hu takes them for; "
             "dataset.scale=255 divides by 255 instead",
         )
     return ()

@@ -143,16 +143,16 @@ def _class_names(root: Path, classes: str | Sequence[str]) -> list[str]:
 
 def _listed(root: Path, names: Sequence[str]) -> list[Clip]:
     """Every clip of the classes, by class and name, with its header's number of frames."""
-    found: list[tuple[Path, int, str]] = []
+    clips: list[tuple[Path, int, str]] = []
     for label, name in enumerate(names):
         folder = files.inside(root, name)
         paths = files.find(folder, (".avi",))
         if not paths:
             raise MedexpError(f"{folder} holds no .avi clip. Unpack UCF50 again, or leave it out")
-        found += [(path, label, f"{name}/{_group(path)}") for path in paths]
+        clips += [(path, label, f"{name}/{_group(path)}") for path in paths]
     with ThreadPoolExecutor(THREADS) as pool:
-        counts = list(pool.map(_promised, (path for path, _, _ in found)))
-    return [Clip(*each, count) for each, count in zip(found, counts, strict=True)]
+        counts = list(pool.map(_promised, (path for path, _, _ in clips)))
+    return [Clip(*each, count) for each, count in zip(clips, counts, strict=True)]
 
 
 def _group(path: Path) -> str:
