@@ -28,6 +28,9 @@ class Names:
     model: str
 
 
+SPLITS = ("auto", "given", "stratified", "patients", "random", "per_class", "file")
+
+
 @dataclass(frozen=True)
 class SplitSettings:
     """What every data set's node may say besides its reader's arguments: which images go where.
@@ -35,12 +38,14 @@ class SplitSettings:
     Shares are of all images. medexp/data/split.py says what each kind of split does.
     """
 
-    split: str = setting("auto", "auto, given, stratified, patients, random, per_class or file")
-    test_share: float = setting(0.2, "of all images")
-    val_share: float = setting(0.1, "of all images; 0: validation is the test split")
-    split_seed: int = setting(0, "of the draw")
-    folds: int | None = setting(None, "cross-validation: so many folds")
-    fold: int | None = setting(None, "which of the folds, from 0, is the test split")
+    split: str = setting("auto", "the kind of split", choices=SPLITS)
+    test_share: float = setting(0.2, "of all images", least=0, below=1)
+    val_share: float = setting(
+        0.1, "of all images; 0: validation is the test split", least=0, below=1
+    )
+    split_seed: int = setting(0, "of the draw", least=0)
+    folds: int | None = setting(None, "cross-validation: so many folds", least=2)
+    fold: int | None = setting(None, "which of the folds, from 0, is the test split", least=0)
     split_file: str | None = setting(None, "CSV of id,split, such as a run's own split.csv")
     max_train: int | None = setting(None, "training images kept, a subset stratified by label")
     allow_leak: bool = setting(False, "patients on both sides are marked LEAKY, not refused")

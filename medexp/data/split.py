@@ -10,7 +10,7 @@ from medexp.data.base import PARTS, Pool
 from medexp.data.draw import Draw, per_class, share_count, stratified_subset
 from medexp.data.files import csv_rows
 from medexp.data.leak import leak_marks
-from medexp.errors import ConfigError, MedexpError, one_of
+from medexp.errors import ConfigError, MedexpError
 
 # Each kind that is drawn at random, in words for the notes of the tables.
 DRAWN = {
@@ -19,7 +19,6 @@ DRAWN = {
     "random": "at random",
     "per_class": "per class, sorted, shuffled and cut",
 }
-KINDS = ("auto", "given", *DRAWN, "file")
 
 Rows = dict[str, np.ndarray]
 NONE = np.empty(0, np.intp)
@@ -51,10 +50,8 @@ def split_rows(pool: Pool, settings: SplitSettings) -> SplitRows:
     they are. Raises ConfigError or MedexpError where the settings cannot be met, and where groups
     stand on both sides without allow_leak.
     """
-    one_of("dataset.split", settings.split, KINDS)
     kind = "file" if settings.split_file else resolve(pool, settings)
-    check_shares(settings)
-    check_kind(pool, settings, kind)
+    check(pool, settings, kind)
     notes: list[str] = []
     if kind == "file":
         rows = listed(pool, settings, notes)
@@ -95,24 +92,14 @@ def drawn_by_default(pool: Pool) -> str:
     return "stratified" if pool.groups is None else "patients"
 
 
-def check_shares(settings: SplitSettings) -> None:
-    """Raise ConfigError for numbers that no pool can satisfy."""
-    for key in ("test_share", "val_share"):
-        share = getattr(settings, key)
-        if not 0 <= share < 1:
-            raise ConfigError(f"dataset.{key}={share}: need 0 or more, and below 1")
+def check(pool: Pool, settings: SplitSettings, kind: str) -> None:
+    """Raise ConfigError where the kind of split lacks what it needs, or excludes what is set."""
+    folds, fold = settings.folds, settings.fold
     if settings.test_share + settings.val_share >= 1:
         raise ConfigError(
             f"dataset.test_share={settings.test_share} and dataset.val_share={settings.val_share} "
             "leave nothing to train on"
         )
-    if settings.split_seed < 0:
-        raise ConfigError(f"dataset.split_seed={settings.split_seed}: need 0 or more")
-
-
-def check_kind(pool: Pool, settings: SplitSettings, kind: str) -> None:
-    """Raise ConfigError where the kind of split lacks what it needs, or excludes what is set."""
-    folds, fold = settings.folds, settings.fold
     if kind == "patients" and pool.groups is None:
         raise ConfigError(
             f"dataset.split=patients: {pool.name} does not say which patient an image is of. Take "
@@ -129,10 +116,9 @@ def check_kind(pool: Pool, settings: SplitSettings, kind: str) -> None:
             f"dataset.folds={folds}: dataset.split={kind} has no folds to draw. Take "
             "stratified, patients or random"
         )
-    if folds < 2 or fold is None or not 0 <= fold < folds:
+    if fold is None or fold >= folds:
         raise ConfigError(
-            f"dataset.folds={folds} dataset.fold={fold}: need 2 folds or more, and the "
-            f"test fold from 0 to {folds - 1}"
+            f"dataset.folds={folds} dataset.fold={fold}: need the test fold, from 0 to {folds - 1}"
         )
 
 
