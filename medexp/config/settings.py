@@ -178,6 +178,8 @@ class Settings:
     resume: str | None = setting(None, "a run directory to go on with", numbers=False)
     init_from: str | None = setting(None, "a run directory whose best weights to start from")
     second: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # name -> path of a user's function
+    observers: Mapping[str, Any] = field(default_factory=dict)  # name -> path; they decide nothing
     plot_schedule: bool = setting(False, "draw the learning rate and stop")
     plot_augment: bool = setting(False, "draw examples of the augmentation and stop")
     debug: bool = setting(False, "a traceback with every error", numbers=False)
@@ -222,11 +224,11 @@ def decisive(content: Mapping[str, Any]) -> dict[str, Any]:
     """KEY -> value of all that decides a run's numbers, of the plain data of its settings.
 
     Two runs for which it is equal are the same run. A data set's root and the table that is
-    mirrored decide nothing either.
+    mirrored decide nothing either, and an empty mapping is as good as none.
     """
     exempt = {*without_numbers(Settings), "dataset.root"}
     return {
         key: value
         for key, value in leaves(content)
-        if key not in exempt and not key.startswith("paper.")
+        if key not in exempt and not key.startswith(("paper.", "observers.")) and value != {}
     }

@@ -1,7 +1,7 @@
 """What a network gives on a split, and the files that say so: predictions.csv and metrics.json."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from medexp.config.settings import Settings, Trainer
+from medexp.config.targets import locate
 from medexp.data.base import Dataset, Split
 from medexp.data.store import fingerprint
+from medexp.errors import ConfigError
 from medexp.runs import files
 from medexp.score import metrics
 from medexp.score.predict import View, predict_views, probabilities
@@ -53,10 +55,12 @@ def write_results(
     splits = data.splits()
     rows = {name: (splits[name].ids, splits[name].labels, p) for name, p in predicted.items()}
     files.write_predictions(folder / "predictions.csv", rows)
-    scores = {
-        name: metrics.score(labels, p, data.classes, resamples=settings.trainer.resamples)
-        for name, (_, labels, p) in rows.items()
-    }
+    more = own_metrics(settings)
+    scores = {}
+    for name, (_, labels, p) in rows.items():
+        scored = metrics.score(labels, p, data.classes, resamples=settings.trainer.resamples)
+        values = {key: float(metric(labels, p)) for key, metric in more.items()}
+        scores[name] = scored | {k: v if np.isfinite(v) else None for k, v in values.items()}
     content = {
         "schema": files.SCHEMA,
         "dataset": settings.names.dataset,
@@ -70,6 +74,18 @@ def write_results(
         **facts,
     }
     files.write_json(folder / "metrics.json", content)
+
+
+def own_metrics(settings: Settings) -> dict[str, Callable[..., float]]:
+    """Name -> function of a user's own, of the key `metrics`.
+
+    Raises ConfigError where there is no such function, or medexp has a score of that name.
+    """
+    ours = metrics.score(np.array([0, 1]), np.eye(2), ("a", "b"), resamples=0)
+    for name in settings.metrics:
+        if name in ours:
+            raise ConfigError(f"metrics.{name}: medexp has a score of that name. Choose another")
+    return {name: locate(path, f"metrics.{name}") for name, path in settings.metrics.items()}
 
 
 def write_provenance(

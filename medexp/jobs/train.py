@@ -12,14 +12,14 @@ from torch import nn
 
 from medexp.config.compose import instantiate
 from medexp.config.settings import Settings, last_phase
-from medexp.config.targets import check_node
+from medexp.config.targets import check_node, locate
 from medexp.data.base import Dataset
 from medexp.data.load import load_data
 from medexp.errors import ConfigError
 from medexp.jobs import build
 from medexp.jobs.marks import marks
 from medexp.jobs.record import held_against, record_of
-from medexp.jobs.results import mean_probabilities, write_provenance, write_results
+from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
 from medexp.models.stages import named_stages
 from medexp.runs.files import write_split
 from medexp.score.predict import as_stored
@@ -47,7 +47,8 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     its best weights; both are in history.csv.
     """
     build.release_memory()
-    last = last_phase(settings)  # refuses what cannot be before the first phase is trained
+    last = last_phase(settings)  # what cannot be is refused before anything is trained
+    own_metrics(settings)
     start, earlier = None, []
     if settings.second:
         log.info("First phase:")
@@ -141,6 +142,7 @@ def train_phase(
             stages=named_stages(network, settings.model.stages),
         ),
         settings.trainer,
+        [locate(path, f"observers.{name}")(folder) for name, path in settings.observers.items()],
     )
     if fitted.pruned:
         dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})

@@ -1,4 +1,4 @@
-"""A data set and a network of a user's own, out of the tree: what CONTRIBUTING.md shows."""
+"""A data set and a network of a user's own, out of the tree: what docs/extending.md shows."""
 
 import numpy as np
 import torch
