@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from medexp.config.compose import compose
 from medexp.config.groups import options
+from medexp.data.load import load_data
 from medexp.data.phantom.folders import write_folder
 from tests.conftest import read
 
@@ -45,26 +47,43 @@ def train(medexp, *overrides):
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_phantoms_and_the_same_files_from_disk(medexp, workplace, name):
+def test_phantoms_train_and_read_the_same_from_disk(medexp, workplace, name, caplog):
     model, size, *small = SMALL[name]
-    chosen = (f"dataset={name}", f"model={model}", "trainer.batch_size=8", *small)
-    chosen += ("trainer.monitor=val_loss",)  # an AUC needs every class in a small validation split
+    chosen = [f"dataset={name}", f"model={model}", "trainer.batch_size=8", *small]
+    chosen += ["trainer.monitor=val_loss"]  # an AUC needs every class in a small validation split
     run = train(medexp, *chosen, "source=phantom", f"source.size={size}")
     metrics = read(run / "metrics.json")
     assert "PHANTOM" in metrics["marks"] and "PHANTOM" in (run / "table.md").read_text()
     assert "Decoding" in medexp.err
 
     (root,) = (workplace / "cache" / "phantom").glob("[!.]*/")
-    run = train(medexp, *chosen, f"dataset.root={root}")
-    again = read(run / "metrics.json")
-    assert "PHANTOM" not in again["marks"]
-    assert "Decoding" not in medexp.err  # the very same bytes are in the cache already
-    assert again["test"] == metrics["test"]
+    with caplog.at_level("INFO"):
+        data = load_data(compose([*chosen, f"dataset.root={root}"]))
+    assert "Decoding" not in caplog.text  # the very same bytes are in the cache already
+    recorded = read(run / "provenance.json")["data"]
+    assert pixels_of(data) == {part: one["blake2b"] for part, one in recorded.items()}
 
     # The split that was written can be replayed.
-    replayed = train(medexp, *chosen, f"dataset.root={root}", f"dataset.split_file={run}/split.csv")
+    listed = f"dataset.split_file={run}/split.csv"
+    replayed = load_data(compose([*chosen, f"dataset.root={root}", listed]))
+    assert pixels_of(replayed) == pixels_of(data)
+
+
+def pixels_of(data):
+    return {part: split.fingerprint() for part, split in data.splits().items()}
+
+
+def test_a_run_from_disk_replays_a_split(medexp, workplace):
+    (workplace / "own").mkdir()
+    write_folder(workplace / "own", size=64, seed=0)
+    chosen = ("dataset=image_folder", f"dataset.root={workplace / 'own'}", "dataset.size=32")
+    chosen += ("trainer.monitor=val_loss",)
+    run = train(medexp, *chosen)
+    assert "PHANTOM" not in read(run / "metrics.json")["marks"]
+    replayed = train(medexp, *chosen, f"dataset.split_file={run}/split.csv")
+    assert "Decoding" not in medexp.err
     assert ids_of(replayed) == ids_of(run)
-    assert read(replayed / "metrics.json")["test"] == metrics["test"]
+    assert read(replayed / "metrics.json")["test"] == read(run / "metrics.json")["test"]
 
 
 def ids_of(run):
@@ -73,13 +92,11 @@ def ids_of(run):
 
 
 def test_folds_through_the_command_line(medexp):
-    seen = []
-    for fold in range(3):
-        run = train(
-            medexp, "source=phantom", "source.size=64", "dataset.split=patients",
-            "dataset.folds=3", f"dataset.fold={fold}", "trainer.monitor=val_loss",
-        )  # fmt: skip
-        seen += [key for key, split in ids_of(run) if split == "test"]
+    folds = ["source=phantom", "source.size=64", "dataset.split=patients", "dataset.folds=3"]
+    run = train(medexp, *folds, "dataset.fold=2", "trainer.monitor=val_loss")
+    seen = [key for key, split in ids_of(run) if split == "test"]
+    for fold in (0, 1):
+        seen += load_data(compose([*folds, f"dataset.fold={fold}"])).test.ids.tolist()
     assert len(seen) == len(set(seen)) == 64 + 2 * 64
     assert "fold 2 of 3 is the test split" in (run / "table.md").read_text()
 

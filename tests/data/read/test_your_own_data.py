@@ -1,0 +1,104 @@
+"""What both readers of photographs take, through the config and the docs."""
+
+import re
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medexp.config import compose
+from medexp.config.targets import check_node
+from medexp.data.load import load_data
+from medexp.data.read.csv_table import load as load_table
+from medexp.data.read.image_folder import load as load_folder
+from medexp.errors import ConfigError, MedexpError
+from tests.conftest import ROOT
+from tests.data.read.kit import pixels, save, table
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": 0}, r"dataset.size=0: need a side, \[height, width\], or null"),
+        ({"size": [224]}, r"dataset.size=\[224\]: need a side"),
+        ({"size": [224, -1]}, r"dataset.size=\[224, -1\]: need a side"),
+        ({"channels": "gray"}, r"dataset.channels=gray: no such choice. Did you mean 'grey'\?"),
+        ({"crop": "centre"}, r"dataset.crop=centre: no such choice"),
+        ({"interpolation": "bicubic"}, r"dataset.interpolation=bicubic: .*'cubic'"),
+        ({"classes": ["a"]}, r"dataset.classes=\['a'\]: need two different names or more"),
+        ({"classes": ["a", "b", "a"]}, r"need two different names or more, or null for all"),
+        ({"segment": "otsu"}, r"dataset.segment=otsu: no such choice"),
+        ({"segment": "slic_knn"}, r"slic_knn: which colours has the organ\? .*dataset.references="),
+    ],
+)
+@pytest.mark.parametrize("load", [load_folder, load_table])
+def test_impossible_arguments(tmp_path, load, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, **arguments)
+
+
+# ---------------------------------------------------------------- through the configuration
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDEXP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["image_folder", "csv_table"])
+def test_phantoms_through_the_config(cache, name):
+    overrides = [f"dataset={name}", "source=phantom", "source.size=64", "dataset.size=32"]
+    data = load_data(compose.compose(overrides))
+    assert data.classes == ("normal", "tumor") and data.image_shape == (32, 32, 3)
+    assert sum(map(len, data.splits().values())) == 64
+    assert (data.test.groups is not None) == (name == "csv_table")
+
+
+def test_skip_leaves_missing_and_damaged_files_out(cache, tmp_path):
+    lines = ["path,label"]
+    for i in range(40):
+        save(tmp_path / "x" / f"{i}.png", pixels(i, 8, 8))
+        lines.append(f"{i}.png,{i % 2}")
+    table(tmp_path / "x", "\n".join(lines))
+    (tmp_path / "x" / "3.png").unlink()
+    (tmp_path / "x" / "5.png").write_bytes(b"")
+    overrides = ["dataset=csv_table", f"dataset.root={tmp_path / 'x'}", "dataset.size=8"]
+    with pytest.raises(MedexpError, match=r"2 of 40 images cannot be read. .*line 5 names"):
+        load_data(compose.compose(overrides))
+    data = load_data(compose.compose([*overrides, "dataset.on_error=skip"]))
+    assert sorted(data.skipped) == ["3.png", "5.png"]
+    assert sum(map(len, data.splits().values())) == 38
+
+
+CALL = re.compile(r"medexp (?:train|data check)((?: -m| [\w.]+=[^\s`;]+)+)")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["conf/dataset/image_folder.yaml", "conf/dataset/csv_table.yaml", "docs/your_own_data.md"],
+)
+def test_every_command_that_is_shown_composes(file):
+    calls = CALL.findall((ROOT / file).read_text(encoding="utf-8"))
+    assert len(calls) >= 4
+    for call in calls:
+        overrides = [o if "[" in o else o.split(",")[0] for o in call.replace(" -m", "").split()]
+        settings = compose.compose(overrides)
+        check_node("dataset", settings.dataset, {"root": ""})
+
+
+def test_the_volume_reader_of_the_docs_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/your_own_data.md").read_text(), re.S)
+    (code,) = [block for block in blocks if "def load" in block]
+    written = np.linspace(-1400, 800, 24 * 20 * 10, dtype=np.float32).reshape(24, 20, 10)
+    for name in "ab":
+        nibabel.save(nibabel.Nifti1Image(written, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    table(tmp_path, "path,label,patient\na.nii.gz,sick,1\nb.nii.gz,well,2\n")
+    module = {}
+    exec(code, module)
+    pool = module["load"](str(tmp_path), size=16)
+    image, facts = pool.decode(1)
+    assert image.shape == pool.shape == (16, 16, 16, 1) and image.dtype == np.float32
+    assert facts == {"spacing": [1.0, 1.0, 1.0]}
+    zoomed = ndimage.zoom(np.clip((written.T + 1000) / 1400, 0, 1), (1.6, 0.8, 16 / 24), order=1)
+    assert np.allclose(image[..., 0], zoomed)
