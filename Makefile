@@ -6,12 +6,13 @@ PYTHON ?= $(shell scripts/find_python.sh)
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint types check clean
+.PHONY: help demo test test-slow test-all lint types check clean
 
 help:
 	@echo "make demo      install, train native3 on phantoms, print the table (about 4 minutes)"
 	@echo "make test      install, run the tests"
-	@echo "make test-all  the slow tests too"
+	@echo "make test-slow the slow tests"
+	@echo "make test-all  both"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy"
 	@echo "make check     test, lint, types: what CI runs"
@@ -22,6 +23,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto -m "slow and not gpu"
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto

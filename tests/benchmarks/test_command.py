@@ -141,6 +141,7 @@ def temporary_folders():
     return list(Path(tempfile.gettempdir()).glob("medexp-bench-*"))
 
 
+@pytest.mark.slow
 def test_a_small_run(bench, monkeypatch, tmp_path):
     """The real thing: five processes. Lightning is absent, wherever this runs."""
     monkeypatch.setattr(peers, "has_modules", lambda python, names: "lightning" not in names)

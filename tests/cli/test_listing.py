@@ -1,7 +1,6 @@
 """Rows of the listings; their commands are run in test_cli.py."""
 
 from medexp.cli import listing
-from medexp.config.compose import compose
 from medexp.config.groups import options
 from medexp.models import counts
 
@@ -26,12 +25,7 @@ def test_short_numbers():
     assert [listing.short(n) for n in (0, 999, 1000, 15_470_264_320)] == ["0", "999", "1k", "15.5G"]
 
 
-def test_every_option_of_the_groups_has_a_row():
-    nodes = {n: compose([f"model={n}"]).model for n in options("model")}
-    for name, node in nodes.items():
-        row = counts.model_row(name, node, counts.model_layers(node))
-        assert row["verdict"] and row["multiply_adds"] > 0 and row["trainable"] <= row["total"]
-    assert len(nodes) >= 18
+def test_every_data_set_has_a_row():
     rows = {row["dataset"]: row for row in listing.dataset_rows([])}
     assert list(rows) == options("dataset")
     assert rows["pcam"]["counts"] == {"train": 262144, "val": 32768, "test": 32768}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medexp.config.compose import compose
+from medexp.config.compose import compose, compose_node
 from medexp.config.groups import options
 from medexp.config.settings import ModelNode
 from medexp.data.base import Dataset, Split
@@ -30,7 +30,7 @@ def test_what_a_target_returns_is_checked():
 def test_a_network_gets_channels_classes_and_size_of_the_data():
     for name in options("model"):
         if name.startswith("native"):
-            node = compose([f"model={name}"]).model
+            node = compose_node("model", name)
             network = build.build_network(ModelNode(node), data())
             assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
@@ -46,7 +46,7 @@ def test_a_network_gets_channels_classes_and_size_of_the_data():
     ],
 )
 def test_normalisation_comes_with_the_weights_or_by_name(changes, normalised):
-    node = dict(compose(["model=resnet50"]).model) | changes
+    node = compose_node("model", "resnet50") | changes
     network = build.build_network(ModelNode(node), data())
     assert hasattr(network, "input_mean") == normalised
     assert not [key for key in network.state_dict() if "input_" in key]

@@ -12,6 +12,7 @@ from tests.conftest import MINE, read
     importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
     reason='the launcher is not here: pip install "medexp[parallel]"',
 )
+@pytest.mark.slow
 def test_jobs_side_by_side_give_the_numbers_of_one_after_another(medexp):
     sweep = (
         *("train", "-m", "--config-dir", MINE, "dataset=toy", "model=toynet", "dataset.n=32"),

@@ -28,6 +28,7 @@ SMALL = {
     "two_stage": ("source.size=64", "second.trainer.epochs=1"),
     "ucf50": ("source.size=40", "dataset.size=32", "dataset.frames=3", "model.weights=null"),
 }  # fmt: skip
+LARGE = ("cervix_resnet", "cervix_inception", "cervixnet1")  # fast on no CPU
 FROM_VIDEO = ("tbt_pt", "tbt_pt_cw", "tbt_pt_cw_aug")
 
 
@@ -48,13 +49,17 @@ def test_every_recipe_is_tried():
     assert {*SMALL, *FROM_VIDEO} == set(options("recipe"))
 
 
-@pytest.mark.parametrize("recipe", sorted(SMALL))
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(r, marks=pytest.mark.slow) if r in LARGE else r for r in sorted(SMALL)],
+)
 def test_a_recipe_trains(medexp, recipe):
     slow = ("trainer.batch_size=8",) if recipe.startswith(("tbt", "ucf")) else ()
     run = train(medexp, f"recipe={recipe}", *SMALL[recipe], *slow, "trainer.monitor=val_loss")
     assert "PHANTOM" in read(run / "metrics.json")["marks"]
 
 
+@pytest.mark.slow
 def test_video_then_ct(medexp):
     """The last layer is drawn anew, all else comes from the video run; all of it then trains."""
     video = train(medexp, "recipe=ucf50", *SMALL["ucf50"], "trainer.batch_size=8")
