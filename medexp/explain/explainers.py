@@ -1,19 +1,20 @@
 """What a network looks at: saliency, Grad-CAM and feature maps of a few images, as PNG files.
 
-These are what conf/explain names; medexp/explain/maps.py has the functions behind them. The network
-is in evaluation mode and float32, and left as it was. Images go through it one by one, so that a CT
-volume fits.
+conf/explain names the functions that make an Explainer; medexp/explain/maps.py has the maps. The
+network is in evaluation mode and float32, and left as it was. Images go through it one by one, so
+that a CT volume fits.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medexp.data.base import Rows, Split
+from medexp.data.base import Split
 from medexp.errors import ConfigError, MedexpError, one_of
 from medexp.explain.maps import feature_maps, gradcam_maps, last_maps, saliency_maps
 from medexp.report.figure import panels
@@ -21,156 +22,136 @@ from medexp.score.predict import predict, probabilities, to_input
 
 PAGE = 6  # images on a page
 
-Maps = Callable[[Tensor, Tensor], np.ndarray]
+# (network, x (1, C, [D,] H, W), class (1,)) -> a map (1, [D,] H, W) in [0, 1] that is laid over the
+# image, or layer -> feature maps (maps, h, w), each a grid of its own.
+Maps = Callable[[nn.Module, Tensor, Tensor], np.ndarray | Mapping[str, np.ndarray]]
 
 
-def saliency(
-    network: nn.Module,
-    images: np.ndarray | Rows,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    ids: np.ndarray,
-    folder: Path,
-    *,
-    n: int,
-    of: str = "predicted",
-    marks: Sequence[str] = (),
-    predicted: np.ndarray | None = None,
-) -> list[Path]:
-    """Pages of image, saliency map and overlay; a page a volume. Returns the files written.
+@dataclass(frozen=True)
+class Subject:
+    """The images that are explained.
 
-    Args:
-        images, labels, ids: a split as stored, see `medexp.data.base.Split`.
-        n: images to show, spread over the classes and over right and wrong predictions.
-        of: explain the `predicted` or the `true` class of each image.
-        marks: PHANTOM, PARTIAL: shown on every page.
-        predicted: (N, C) class probabilities of the split, computed here if they are not given.
+    classes: their names. marks: PHANTOM, PARTIAL: shown on every page. predicted: (N, C) class
+    probabilities of the split, computed where they are not given.
     """
 
-    def maps(x: Tensor, target: Tensor) -> np.ndarray:
-        found = saliency_maps(network, x, target)
+    split: Split
+    classes: Sequence[str]
+    marks: Sequence[str] = ()
+    predicted: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Makes maps of some images of a subject and draws them; another explainer is another `maps`.
+
+    name: of the files; title: of the pages. n: images to show, spread over the classes and over
+    right and wrong predictions. of: explain the `predicted` or the `true` class of each image.
+    """
+
+    name: str
+    title: str
+    maps: Maps
+    n: int
+    of: str = "predicted"
+
+    def __post_init__(self) -> None:
+        one_of("explain.of", self.of, ("predicted", "true"))
+        if self.n < 1:
+            raise ConfigError(f"explain.n={self.n}: must be 1 or more")
+
+    def __call__(self, network: nn.Module, subject: Subject, folder: Path) -> list[Path]:
+        """Draw into `folder`: pages of images, a page a volume, or a grid a layer. The files."""
+        chosen, titles, guesses = choose(network, subject, self.n)
+        targets = subject.split.labels[chosen] if self.of == "true" else guesses
+        overlays, paths = [], []
+        for number, (row, target) in enumerate(zip(chosen, targets, strict=True)):
+            x = as_input(network, subject.split.images[row : row + 1])
+            maps = self.maps(network, x, torch.tensor([target], device=x.device))
+            if not isinstance(maps, Mapping):
+                overlays.append(maps[0])
+                continue
+            for layer, grid in maps.items():
+                path = folder / f"{self.name}-{number + 1}-{file_name(layer)}.png"
+                heading = f"{layer}\n{titles[number]}"
+                paths.append(panels.feature_grid(grid, heading, path, subject.marks))
+        if overlays:
+            paths += self.draw(subject.split.images[chosen], overlays, titles, folder, subject)
+        return paths
+
+    def draw(
+        self,
+        images: np.ndarray,
+        maps: Sequence[np.ndarray],
+        titles: Sequence[str],
+        folder: Path,
+        subject: Subject,
+    ) -> list[Path]:
+        """Image, map and overlay: pages of photographs, or a page a volume."""
+        heading, paths = f"{self.title} of the {self.of} class", []
+        if images.ndim == 5:
+            for number, (volume, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
+                path = folder / f"{self.name}-{number + 1}.png"
+                text = f"{heading}\n{title}"
+                paths.append(panels.slice_montage(volume, heat, text, path, subject.marks))
+            return paths
+        for start in range(0, len(images), PAGE):
+            page = slice(start, start + PAGE)
+            path = folder / f"{self.name}-{start // PAGE + 1}.png"
+            panel = images[page], np.stack(maps[page]), titles[page], path, subject.marks
+            paths.append(panels.overlay_panel(*panel, heading=heading))
+        return paths
+
+
+def saliency(*, n: int, of: str = "predicted") -> Explainer:
+    """How much each pixel moves the score of the class (Simonyan et al. 2014)."""
+
+    def maps(network: nn.Module, x: Tensor, target: Tensor) -> np.ndarray:
+        gradients = saliency_maps(network, x, target)
         # A few pixels hold the largest gradients; scaled to them, the rest would look black.
-        high = np.quantile(found, 0.995)
-        return np.clip(found / high, 0, 1) if high > 0 else found
+        high = np.quantile(gradients, 0.995)
+        return np.clip(gradients / high, 0, 1) if high > 0 else gradients
 
-    split = Split(images, labels, ids)
-    return _draw("saliency", maps, network, split, classes, folder, n, of, marks, predicted)
+    return Explainer("saliency", "saliency", maps, n, of)
 
 
-def gradcam(
-    network: nn.Module,
-    images: np.ndarray | Rows,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    ids: np.ndarray,
-    folder: Path,
-    *,
-    n: int,
-    of: str = "predicted",
-    layer: str | None = None,
-    marks: Sequence[str] = (),
-    predicted: np.ndarray | None = None,
-) -> list[Path]:
-    """Pages of image, Grad-CAM and overlay; a page a volume. Returns the files written.
+def gradcam(*, n: int, of: str = "predicted", layer: str | None = None) -> Explainer:
+    """Grad-CAM (Selvaraju et al. 2017); layer: a module's dotted path, by default `last_maps`'."""
 
-    Arguments as in `saliency`; `layer` is the dotted path of a module, by default that of
-    `last_maps`.
-    """
-
-    def maps(x: Tensor, target: Tensor) -> np.ndarray:
+    def maps(network: nn.Module, x: Tensor, target: Tensor) -> np.ndarray:
         nonlocal layer
-        layer = layer or last_maps(network, x)
+        layer = layer or last_maps(network, x)  # the same for all images
         return gradcam_maps(network, x, target, layer)
 
-    split = Split(images, labels, ids)
-    return _draw("gradcam", maps, network, split, classes, folder, n, of, marks, predicted)
+    return Explainer("gradcam", "Grad-CAM", maps, n, of)
 
 
-def features(
-    network: nn.Module,
-    images: np.ndarray | Rows,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    ids: np.ndarray,
-    folder: Path,
-    *,
-    n: int,
-    marks: Sequence[str] = (),
-    predicted: np.ndarray | None = None,
-) -> list[Path]:
-    """A grid of feature maps for each convolution of each image; of a volume its middle slice.
+def features(*, n: int) -> Explainer:
+    """A grid of feature maps for each convolution of each image; of a volume its middle slice."""
 
-    Arguments as in `saliency`. Returns the files written: features-<image>-<layer>.png.
-    """
-    split = Split(images, labels, ids)
-    chosen, titles, _ = _choose(network, split, classes, n, predicted)
-    paths = []
-    for number, (index, title) in enumerate(zip(chosen, titles, strict=True), start=1):
-        found = feature_maps(network, _input(network, images[index : index + 1]))
-        if not found:
+    def maps(network: nn.Module, x: Tensor, target: Tensor) -> Mapping[str, np.ndarray]:
+        grids = feature_maps(network, x)
+        if not grids:
             raise MedexpError(
                 f"explain=features: {type(network).__name__} has no convolution. "
                 "Use explain=saliency"
             )
-        for name, maps in found.items():
-            path = Path(folder) / f"features-{number}-{_file_name(name)}.png"
-            paths.append(panels.feature_grid(maps, f"{name}\n{title}", path, marks))
-    return paths
+        return grids
+
+    return Explainer("features", "feature maps", maps, n)
 
 
-def _draw(
-    kind: str,
-    maps: Maps,
-    network: nn.Module,
-    split: Split,
-    classes: Sequence[str],
-    folder: Path,
-    n: int,
-    of: str,
-    marks: Sequence[str],
-    predicted: np.ndarray | None,
-) -> list[Path]:
-    """Choose images, make a map of each, draw them: pages of photographs, or a page a volume."""
-    one_of("explain.of", of, ("predicted", "true"))
-    chosen, titles, guesses = _choose(network, split, classes, n, predicted)
-    targets = split.labels[chosen] if of == "true" else guesses
-    found = []
-    for index, target in zip(chosen, targets, strict=True):
-        x = _input(network, split.images[index : index + 1])
-        found.append(maps(x, torch.tensor([target], device=x.device))[0])
-    name = {"saliency": "saliency", "gradcam": "Grad-CAM"}[kind] + f" of the {of} class"
-    images, paths = split.images[chosen], []
-    if images.ndim == 5:
-        for number, (volume, heat, title) in enumerate(zip(images, found, titles, strict=True), 1):
-            path = Path(folder) / f"{kind}-{number}.png"
-            heading = f"{name}\n{title}"
-            paths.append(panels.slice_montage(volume, heat, heading, path, marks))
-        return paths
-    for number, start in enumerate(range(0, len(images), PAGE), start=1):
-        page = slice(start, start + PAGE)
-        path = Path(folder) / f"{kind}-{number}.png"
-        heat = np.stack(found[page])
-        paths.append(
-            panels.overlay_panel(images[page], heat, titles[page], path, marks, heading=name)
-        )
-    return paths
-
-
-def _input(network: nn.Module, images: np.ndarray) -> Tensor:
+def as_input(network: nn.Module, images: np.ndarray) -> Tensor:
+    """Stored images as the network takes them, on its device."""
     device = next(network.parameters()).device
     return to_input(torch.from_numpy(np.ascontiguousarray(images)).to(device))
 
 
-def _choose(
-    network: nn.Module,
-    split: Split,
-    classes: Sequence[str],
-    n: int,
-    predicted: np.ndarray | None,
+def choose(
+    network: nn.Module, subject: Subject, n: int
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Indices of n images, their titles and their predicted classes."""
-    if n < 1:
-        raise ConfigError(f"explain.n={n}: must be 1 or more")
+    split, classes, predicted = subject.split, subject.classes, subject.predicted
     if predicted is None:
         device = next(network.parameters()).device
         logits = predict(network, split, device=device, batch_size=1, channels_last=True)
@@ -178,7 +159,7 @@ def _choose(
     guesses = predicted.argmax(axis=1)
     chosen = spread(split.labels, guesses, n)
     titles = [
-        f"{_end(str(split.ids[i]))}\ntrue: {classes[split.labels[i]]}, predicted: "
+        f"{end_of(str(split.ids[i]))}\ntrue: {classes[split.labels[i]]}, predicted: "
         f"{classes[guesses[i]]} (p = {predicted[i, guesses[i]]:.3f})"
         for i in chosen
     ]
@@ -209,10 +190,10 @@ def spread(labels: np.ndarray, guesses: np.ndarray, n: int) -> np.ndarray:
     return np.sort(np.concatenate(picked))
 
 
-def _end(text: str, width: int = 48) -> str:
+def end_of(text: str, width: int = 48) -> str:
     """The end of a long id: ids are paths, and the file says most."""
     return text if len(text) <= width else "…" + text[1 - width :]
 
 
-def _file_name(layer: str) -> str:
+def file_name(layer: str) -> str:
     return re.sub(r"[^\w.-]", "_", layer) or "network"

@@ -18,6 +18,7 @@ from medexp.data.base import Dataset
 from medexp.data.files import csv_rows
 from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError
+from medexp.explain.explainers import Subject
 from medexp.jobs import build
 from medexp.jobs.marks import marks
 from medexp.jobs.record import held_against, record_of
@@ -74,16 +75,8 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
     marked = here | marked | here
     write_results(folder, settings, dataset, {name: predicted}, marked, facts)
     if explain:
-        written = explain(
-            network,
-            split.images,
-            split.labels,
-            dataset.classes,
-            split.ids,
-            folder / "explain",
-            marks=tuple(marked),
-            predicted=predicted,
-        )
+        subject = Subject(split, dataset.classes, tuple(marked), predicted)
+        written = explain(network, subject, folder / "explain")
         log.info("%d pictures in %s", len(written), folder / "explain")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from medexp.config.targets import check_node, locate
+from medexp.data.base import Split
 from medexp.errors import ConfigError, MedexpError
 from medexp.explain import explainers as explain
 from medexp.explain.explainers import spread
@@ -311,9 +312,10 @@ def call(kind, folder, network=None, volumes=False, **settings):
     network = network or (BySlice(3) if volumes else small())
     classes = [f"class {c}" for c in range(5)]
     ids = np.array([f"some/where/{i}.png" for i in range(9)])
-    function = getattr(explain, kind)
-    settings = {"n": 2, **settings}
-    return function(network.eval(), images, np.arange(9) % 3, classes, ids, folder, **settings)
+    subject = {key: settings.pop(key) for key in ("marks", "predicted") if key in settings}
+    explainer = getattr(explain, kind)(**{"n": 2, **settings})
+    split = Split(images, np.arange(9) % 3, ids)
+    return explainer(network.eval(), explain.Subject(split, classes, **subject), folder)
 
 
 @pytest.mark.parametrize("volumes", [False, True])

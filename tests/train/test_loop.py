@@ -58,19 +58,27 @@ def test_the_loop_equals_a_plain_loop_written_out(tmp_path):
     net = nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
     net.load_state_dict(bare.state_dict())
     lr = 0.05
-    fit(
+    _, fitted = fit(
         tmp_path, net, dataset, optimizer=partial(torch.optim.SGD, lr=lr), epochs=count,
         monitor="val_loss", channels_last=False,
     )  # fmt: skip
     optimizer = torch.optim.SGD(bare.parameters(), lr=lr)
     for epoch in range(count):
+        hits, losses = 0, 0.0
         order, _ = draws_of(70, augment.Identity(), seed=0, epoch=epoch)
         for index in order.split(16):
             x = torch.from_numpy(dataset.train.images)[index].permute(0, 3, 1, 2) / 255
             y = torch.from_numpy(dataset.train.labels)[index].float()
             optimizer.zero_grad()
-            nn.functional.binary_cross_entropy_with_logits(bare(x)[:, 0], y).backward()
+            logits = bare(x)[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, y)
+            loss.backward()
+            losses += loss.item() * len(y)
+            hits += int(((logits > 0) == (y > 0)).sum())
             optimizer.step()
+        row = fitted.history[epoch]
+        assert row["train_accuracy"] == hits / 70
+        assert row["train_loss"] == pytest.approx(losses / 70, rel=1e-5)
     torch.testing.assert_close(net[1].weight, bare[1].weight, rtol=1e-5, atol=1e-6)
 
 
