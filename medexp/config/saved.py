@@ -36,18 +36,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "names" not in content:
         raise MedexpError(f"{path}: is not the config of a run (it has no 'names')")
-    return dict(_moved(content))
+    return dict(of_today(content))
 
 
-def _moved(content: Any) -> Any:
+# Targets that one target with more arguments has taken the place of: the option that says which.
+OPTIONS = {f"medexp.models.ldct.LdctM{k}": f"model/ldct_m{k}" for k in (1, 2, 3, 4)}
+
+
+def of_today(content: Any) -> Any:
     """The same data with the targets of an older version under their names of today."""
     if isinstance(content, Mapping):
-        made = {key: _moved(value) for key, value in content.items()}
+        made = {key: of_today(value) for key, value in content.items()}
         if isinstance(target := made.get("_target_"), str):
+            if target in OPTIONS:
+                text = (conf_dir() / f"{OPTIONS[target]}.yaml").read_text(encoding="utf-8")
+                option = yaml.safe_load(text)
+                return {**option, **made, "_target_": option["_target_"]}
             module, _, name = target.rpartition(".")
             made["_target_"] = MOVED.get(target) or f"{MOVED.get(module, module)}.{name}"
         return made
-    return [_moved(value) for value in content] if isinstance(content, list) else content
+    return [of_today(value) for value in content] if isinstance(content, list) else content
 
 
 def saved_config(key: str, folder: str) -> dict[str, Any]:

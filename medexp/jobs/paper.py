@@ -21,6 +21,7 @@ import yaml
 
 from medexp.config.line import Line
 from medexp.config.paper import BUDGETS, Paper, parse_paper
+from medexp.config.saved import of_today
 from medexp.config.settings import Settings, decisive
 from medexp.config.tree import without_numbers
 from medexp.errors import ConfigError, nearest, one_of
@@ -256,7 +257,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 @lru_cache(maxsize=1024)  # each row of a table looks through the runs of the others
 def _read_config(file: Path, changed: int) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    return dict(of_today(content)) if isinstance(content, dict) else {}
 
 
 def find_twin(root: Path, settings: Mapping[str, Any], paper: Mapping[str, Any]) -> Path | None:

@@ -4,7 +4,7 @@ S. Alghamdi, M. Alabkari, F. Aljishi, G. Latif, A. Bashar, "Lung Cancer Detectio
 Using Deep Convolutional Neural Networks", 2021.
 
 Stated (section 3.1; M4 also section 4): 120x120x1 slices; filters, kernels and the order of the
-layers as in each class below; M1: ReLU "in all the convolution layers", poolings 2x2/2, "the
+layers as in conf/model/ldct_m*.yaml; M1: ReLU "in all the convolution layers", poolings 2x2/2, "the
 flattened layer is added after the first dense layer"; M3: poolings 2x2/2; M4: ELU in the
 convolutions and the first dense layer, `same` padding, dropout of .25, softmax of two classes, a
 dense layer increased "from 10 to 128", an initializer that is not named, and a second flatten
@@ -20,12 +20,12 @@ BatchNorm behind the convolution's activation, as in the usual Keras `Conv2D(act
 pixel, and Keras' defaults elsewhere.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from medexp.errors import ConfigError
+from medexp.errors import one_of
 from medexp.models.checks import require_data, require_rates, require_sizes, too_small
 from medexp.models.layers import Conv2dSame, batch_norm, flatten_channels_last, keras_init_
 
@@ -36,206 +36,38 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 PADDINGS = ("valid", "same")
 INITIALIZERS = ("glorot_uniform", "he_uniform", "he_normal")
+LAYERS = ("conv", "activation", "norm", "dropout", "pool")
+HEAD = ("flatten", "dense", "activation", "dropout")
 POOL = 2  # edge and step of every max-pooling, in pixels
 
-# Arguments that the four networks share:
-#   num_classes: 2 or more; as many logits.
-#   in_channels: channels of x.
-#   image_size: (H, W) of x in pixels.
-#   filters, kernels: channels out and window edge in pixels of each convolution, all of step 1.
-#   dense_units: units of the first dense layer.
-#   dropout: share of activations dropped, one number for each dropout in the order of the layers.
-#   padding: of the convolutions, "valid" or "same".
-#   activation, dense_activation: of the convolutions and of the first dense layer: "relu", "elu"
-#       or "linear".
-#   keras_defaults: Glorot-uniform kernels, zero biases and Keras' BatchNorm constants; otherwise
-#       PyTorch's initialisation and constants. Padding and order stay Keras'.
-# All raise ConfigError for a volume, an image that is too small, a list of the wrong length, a size
-# that is not a positive integer, a dropout outside [0, 1) or a name that is not listed.
 
+class LdctNet(nn.Module):
+    """Blocks of layers, one for each convolution (`features`), then dense layers (`head`).
 
-class LdctM1(nn.Module):
-    """Three convolutions, two poolings (`features`), a dense layer on each pixel, output (`head`).
+    conf/model/ldct_m1.yaml to ldct_m4.yaml are the paper's four.
 
-    The first dense layer lies before the flatten, so it sees the channels of one pixel at a time,
-    like a 1x1 convolution. Arguments: see above.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        in_channels: int,
-        image_size: tuple[int, int],
-        filters: Sequence[int] = (50, 120, 120),
-        kernels: Sequence[int] = (11, 5, 3),
-        dense_units: int = 10,
-        padding: str = "valid",
-        activation: str = "relu",
-        dense_activation: str = "relu",
-        keras_defaults: bool = True,
-    ) -> None:
-        super().__init__()
-        require_data(num_classes, in_channels, image_size)
-        _require_layers(3, filters, kernels, dense_units, padding, activation, dense_activation)
-        steps = [kernels[0], kernels[1], None, kernels[2], None]
-        height, width = _extents(image_size, steps, padding)
-
-        self.features = nn.Sequential(
-            OrderedDict(
-                conv1=_convolution(in_channels, filters[0], kernels[0], padding),
-                activation1=_activation(activation),
-                conv2=_convolution(filters[0], filters[1], kernels[1], padding),
-                activation2=_activation(activation),
-                pool2=nn.MaxPool2d(POOL),
-                conv3=_convolution(filters[1], filters[2], kernels[2], padding),
-                activation3=_activation(activation),
-                pool3=nn.MaxPool2d(POOL),
-            )
-        )
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(filters[2], dense_units),
-                activation1=_activation(dense_activation),
-                flatten=nn.Flatten(),
-                output=nn.Linear(height * width * dense_units, num_classes),
-            )
-        )
-        if keras_defaults:
-            keras_init_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) float -> logits (N, num_classes)."""
-        x = self.features(x)  # (N, filters[2], h, w)
-        x = x.permute(0, 2, 3, 1)  # (N, h, w, filters[2]), Keras' order
-        logits: Tensor = self.head(x)
-        return logits
-
-
-class LdctM2(nn.Module):
-    """Two convolutions with BatchNorm and dropout (`features`), two dense layers (`head`).
-
-    No pooling: at 120x120 the flatten has 891,136 units. Three dropouts, the last one between the
-    dense layers. Arguments: see above.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        in_channels: int,
-        image_size: tuple[int, int],
-        filters: Sequence[int] = (32, 64),
-        kernels: Sequence[int] = (2, 2),
-        dense_units: int = 10,
-        dropout: Sequence[float] = (0.25, 0.25, 0.25),
-        padding: str = "valid",
-        activation: str = "relu",
-        dense_activation: str = "relu",
-        keras_defaults: bool = True,
-    ) -> None:
-        super().__init__()
-        require_data(num_classes, in_channels, image_size)
-        _require_layers(2, filters, kernels, dense_units, padding, activation, dense_activation)
-        require_rates("model.dropout", dropout, length=3)
-        height, width = _extents(image_size, [kernels[0], kernels[1]], padding)
-
-        self.features = nn.Sequential(
-            OrderedDict(
-                conv1=_convolution(in_channels, filters[0], kernels[0], padding),
-                activation1=_activation(activation),
-                norm1=batch_norm(filters[0], keras_defaults),
-                dropout1=nn.Dropout(dropout[0]),
-                conv2=_convolution(filters[0], filters[1], kernels[1], padding),
-                activation2=_activation(activation),
-                norm2=batch_norm(filters[1], keras_defaults),
-                dropout2=nn.Dropout(dropout[1]),
-            )
-        )
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * filters[1], dense_units),
-                activation1=_activation(dense_activation),
-                dropout1=nn.Dropout(dropout[2]),
-                output=nn.Linear(dense_units, num_classes),
-            )
-        )
-        if keras_defaults:
-            keras_init_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) float -> logits (N, num_classes)."""
-        x = self.features(x)  # (N, filters[1], h, w)
-        x = flatten_channels_last(x)  # (N, h * w * filters[1]), Keras' order
-        logits: Tensor = self.head(x)
-        return logits
-
-
-class LdctM3(nn.Module):
-    """Two convolutions with BatchNorm, dropout and pooling (`features`), two dense layers (`head`).
-
-    The dropouts lie between BatchNorm and pooling. Arguments: see above.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        in_channels: int,
-        image_size: tuple[int, int],
-        filters: Sequence[int] = (50, 80),
-        kernels: Sequence[int] = (11, 3),
-        dense_units: int = 10,
-        dropout: Sequence[float] = (0.25, 0.25),
-        padding: str = "valid",
-        activation: str = "relu",
-        dense_activation: str = "relu",
-        keras_defaults: bool = True,
-    ) -> None:
-        super().__init__()
-        require_data(num_classes, in_channels, image_size)
-        _require_layers(2, filters, kernels, dense_units, padding, activation, dense_activation)
-        require_rates("model.dropout", dropout, length=2)
-        height, width = _extents(image_size, [kernels[0], None, kernels[1], None], padding)
-
-        self.features = nn.Sequential(
-            OrderedDict(
-                conv1=_convolution(in_channels, filters[0], kernels[0], padding),
-                activation1=_activation(activation),
-                norm1=batch_norm(filters[0], keras_defaults),
-                dropout1=nn.Dropout(dropout[0]),
-                pool1=nn.MaxPool2d(POOL),
-                conv2=_convolution(filters[0], filters[1], kernels[1], padding),
-                activation2=_activation(activation),
-                norm2=batch_norm(filters[1], keras_defaults),
-                dropout2=nn.Dropout(dropout[1]),
-                pool2=nn.MaxPool2d(POOL),
-            )
-        )
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * filters[1], dense_units),
-                activation1=_activation(dense_activation),
-                output=nn.Linear(dense_units, num_classes),
-            )
-        )
-        if keras_defaults:
-            keras_init_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) float -> logits (N, num_classes)."""
-        x = self.features(x)  # (N, filters[1], h, w)
-        x = flatten_channels_last(x)  # (N, h * w * filters[1]), Keras' order
-        logits: Tensor = self.head(x)
-        return logits
-
-
-class LdctM4(nn.Module):
-    """The proposed network: two convolutions, poolings, dropouts (`features`), two dense (`head`).
-
-    The dropouts lie behind the poolings. Arguments: see above, and
+    Arguments:
+        num_classes: 2 or more; as many logits.
+        in_channels: channels of x.
+        image_size: (H, W) of x in pixels.
+        blocks: the layers of each block, of LAYERS.
+        head: the layers before the output, of HEAD. Where `dense` comes before `flatten` it sees
+            the channels of one pixel at a time, like a 1x1 convolution.
+        filters, kernels: channels out and window edge in pixels of each convolution, all of step 1.
+        dense_units: units of the first dense layer.
+        dropout: share of activations dropped, one number for each dropout in the order of the
+            layers.
+        padding: of the convolutions, "valid" or "same".
+        activation, dense_activation: of the convolutions and of the first dense layer: "relu",
+            "elu" or "linear".
         initializer: of every kernel, by its Keras name: "glorot_uniform", "he_uniform" or
             "he_normal"; None is Keras' default (with keras_defaults) or PyTorch's.
+        keras_defaults: Glorot-uniform kernels, zero biases and Keras' BatchNorm constants;
+            otherwise PyTorch's initialisation and constants. Padding and order stay Keras'.
+
+    Raises:
+        ConfigError: a volume, an image that is too small, a list of the wrong length, a size that
+            is not a positive integer, a dropout outside [0, 1) or a name that is not listed.
     """
 
     def __init__(
@@ -244,43 +76,68 @@ class LdctM4(nn.Module):
         num_classes: int,
         in_channels: int,
         image_size: tuple[int, int],
-        filters: Sequence[int] = (64, 64),
-        kernels: Sequence[int] = (3, 3),
-        dense_units: int = 128,
-        dropout: Sequence[float] = (0.25, 0.25),
-        padding: str = "same",
-        activation: str = "elu",
-        dense_activation: str = "elu",
+        blocks: Sequence[Sequence[str]],
+        head: Sequence[str],
+        filters: Sequence[int],
+        kernels: Sequence[int],
+        dense_units: int,
+        dropout: Sequence[float] = (),
+        padding: str = "valid",
+        activation: str = "relu",
+        dense_activation: str = "relu",
         initializer: str | None = None,
         keras_defaults: bool = True,
     ) -> None:
         super().__init__()
         require_data(num_classes, in_channels, image_size)
-        _require_layers(2, filters, kernels, dense_units, padding, activation, dense_activation)
-        require_rates("model.dropout", dropout, length=2)
-        if initializer is not None:
-            _require_name("model.initializer", initializer, INITIALIZERS)
-        height, width = _extents(image_size, [kernels[0], None, kernels[1], None], padding)
+        named: list[tuple[str, str, Sequence[str]]] = [
+            *(("blocks", layer, LAYERS) for block in blocks for layer in block),
+            *(("head", layer, HEAD) for layer in head),
+            ("padding", padding, PADDINGS),
+            ("activation", activation, tuple(ACTIVATIONS)),
+            ("dense_activation", dense_activation, tuple(ACTIVATIONS)),
+            ("initializer", initializer or INITIALIZERS[0], INITIALIZERS),
+        ]
+        for key, name, names in named:
+            one_of(f"model.{key}", name, names)
+        require_sizes("model.filters", filters, length=len(blocks))
+        require_sizes("model.kernels", kernels, length=len(blocks))
+        require_sizes("model.dense_units", [dense_units])
+        dropouts = [layer for layers in (*blocks, head) for layer in layers if layer == "dropout"]
+        require_rates("model.dropout", dropout, length=len(dropouts))
+        height, width = _extents(image_size, blocks, kernels, padding)
 
-        self.features = nn.Sequential(
-            OrderedDict(
-                conv1=_convolution(in_channels, filters[0], kernels[0], padding),
-                activation1=_activation(activation),
-                pool1=nn.MaxPool2d(POOL),
-                dropout1=nn.Dropout(dropout[0]),
-                conv2=_convolution(filters[0], filters[1], kernels[1], padding),
-                activation2=_activation(activation),
-                pool2=nn.MaxPool2d(POOL),
-                dropout2=nn.Dropout(dropout[1]),
-            )
-        )
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * filters[1], dense_units),
-                activation1=_activation(dense_activation),
-                output=nn.Linear(dense_units, num_classes),
-            )
-        )
+        rates = iter(dropout)
+        convolution = Conv2dSame if padding == "same" else nn.Conv2d
+        channels = [in_channels, *filters]
+        self.features = nn.Sequential()
+        for k, block in enumerate(blocks):
+            make: dict[str, Callable[[], nn.Module]] = {
+                "conv": partial(convolution, channels[k], channels[k + 1], kernels[k]),
+                "activation": partial(ACTIVATIONS[activation], inplace=True),
+                "norm": partial(batch_norm, channels[k + 1], keras_defaults),
+                "dropout": lambda: nn.Dropout(next(rates)),
+                "pool": partial(nn.MaxPool2d, POOL),
+            }
+            for layer in block:
+                self.features.add_module(f"{layer}{k + 1}", make[layer]())
+
+        self.by_pixel = list(head).index("dense") < list(head).index("flatten")
+        pixels = height * width
+        units = channels[-1] if self.by_pixel else pixels * channels[-1]
+        make = {
+            "dense": partial(nn.Linear, units, dense_units),
+            "activation": partial(ACTIVATIONS[dense_activation], inplace=True),
+            "dropout": lambda: nn.Dropout(next(rates)),
+        }
+        self.head = nn.Sequential()
+        for layer in head:
+            if layer != "flatten":
+                self.head.add_module(f"{layer}1", make[layer]())
+            elif self.by_pixel:
+                self.head.add_module("flatten", nn.Flatten())
+        units = pixels * dense_units if self.by_pixel else dense_units
+        self.head.add_module("output", nn.Linear(units, num_classes))
         if keras_defaults:
             keras_init_(self)
         if initializer is not None:
@@ -288,19 +145,11 @@ class LdctM4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) float -> logits (N, num_classes)."""
-        x = self.features(x)  # (N, filters[1], h, w)
-        x = flatten_channels_last(x)  # (N, h * w * filters[1]), Keras' order
+        x = self.features(x)  # (N, filters[-1], h, w)
+        # Keras' order: (N, h, w, filters[-1]) for a dense layer by pixel, else flattened
+        x = x.permute(0, 2, 3, 1) if self.by_pixel else flatten_channels_last(x)
         logits: Tensor = self.head(x)
         return logits
-
-
-def _convolution(in_channels: int, out_channels: int, kernel: int, padding: str) -> nn.Conv2d:
-    layer = Conv2dSame if padding == "same" else nn.Conv2d
-    return layer(in_channels, out_channels, kernel)
-
-
-def _activation(name: str) -> nn.Module:
-    return ACTIVATIONS[name](inplace=True)  # Identity takes any argument
 
 
 def _initialize_(module: nn.Module, initializer: str) -> None:
@@ -317,47 +166,32 @@ def _initialize_(module: nn.Module, initializer: str) -> None:
 
 
 def _extents(
-    image_size: tuple[int, int], steps: Sequence[int | None], padding: str
+    image_size: tuple[int, int],
+    blocks: Sequence[Sequence[str]],
+    kernels: Sequence[int],
+    padding: str,
 ) -> tuple[int, int]:
-    """(H, W) after the steps: a convolution by its kernel, or None for a pooling.
+    """(H, W) behind the blocks.
 
     Raises:
         ConfigError: nothing is left of the image; names the smallest that works.
     """
+    valid = int(padding == "valid")  # a convolution then takes off kernel - 1 pixels
+    steps = [
+        (layer, kernel)
+        for block, kernel in zip(blocks, kernels, strict=True)
+        for layer in block
+        if layer in ("conv", "pool")
+    ]
     least = 1
-    for kernel in reversed(steps):
-        if kernel is None:
-            least *= POOL
-        elif padding == "valid":
-            least += kernel - 1
+    for layer, kernel in reversed(steps):
+        least = least * POOL if layer == "pool" else least + (kernel - 1) * valid
     if min(image_size) < least:
         raise too_small(image_size, least, f"these model.kernels and model.padding={padding}")
     height, width = image_size
-    for kernel in steps:
-        if kernel is None:
+    for layer, kernel in steps:
+        if layer == "pool":
             height, width = height // POOL, width // POOL
-        elif padding == "valid":
-            height, width = height - kernel + 1, width - kernel + 1
+        else:
+            height, width = height - (kernel - 1) * valid, width - (kernel - 1) * valid
     return height, width
-
-
-def _require_layers(
-    convolutions: int,
-    filters: Sequence[int],
-    kernels: Sequence[int],
-    dense_units: int,
-    padding: str,
-    activation: str,
-    dense_activation: str,
-) -> None:
-    require_sizes("model.filters", filters, length=convolutions)
-    require_sizes("model.kernels", kernels, length=convolutions)
-    require_sizes("model.dense_units", [dense_units])
-    _require_name("model.padding", padding, PADDINGS)
-    _require_name("model.activation", activation, tuple(ACTIVATIONS))
-    _require_name("model.dense_activation", dense_activation, tuple(ACTIVATIONS))
-
-
-def _require_name(key: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        raise ConfigError(f"{key}={name}: must be one of {', '.join(names)}")

@@ -101,6 +101,7 @@ def test_what_decides_numbers_tells_two_runs_apart(settings):
     assert {key for key in left_out if not key.startswith("paper.")} == {
         *("resume", "debug", "dataset.root", "trainer.device", "trainer.threads", "trainer.data"),
         *("trainer.profile", "trainer.cache_features"),
+        *("metrics", "observers"),  # of which there are none here
     }
     for key in ("trainer.amp", "trainer.epochs", "model.stages.head.l2", "second.trainer.epochs"):
         assert key in deciding

@@ -93,17 +93,6 @@ def test_facts(name):
     assert [child for child, _ in small(name).named_children()] == ["features", "head"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_yaml_says_what_the_defaults_are(name):
-    node = settings(name)
-    target = getattr(ldct, node["_target_"].rpartition(".")[2])
-    assert target.__init__.__kwdefaults__ == {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in node.items()
-        if key not in ("_target_", "about", "stages", "weights")
-    }
-
-
 @pytest.fixture
 def keras_float64(monkeypatch):
     """Float64 within Keras' BatchNorm too, as on its TensorFlow backend; elsewhere it goes down
@@ -406,9 +395,9 @@ def test_the_smallest_image_with_the_other_padding(name):
         ({"filters": 4}, r"model\.filters=4: must be [23] integers"),
         ({"kernels": [3, 0, 3]}, r"model\.kernels=\[3, 0, 3\]: must be [23] integers"),
         ({"dense_units": 0}, r"model\.dense_units=0: must be an integer of at least 1"),
-        ({"padding": "full"}, r"model\.padding=full: must be one of valid, same"),
-        ({"activation": "tanh"}, r"model\.activation=tanh: must be one of relu, elu, linear"),
-        ({"dense_activation": None}, r"model\.dense_activation=None: must be one of relu, elu"),
+        ({"padding": "full"}, r"model\.padding=full: no such choice"),
+        ({"activation": "tanh"}, r"model\.activation=tanh: no such choice"),
+        ({"dense_activation": "tanh"}, r"model\.dense_activation=tanh: no such choice"),
         ({"num_classes": 1}, r"num_classes=1: must be an integer of at least 2"),
         ({"in_channels": 0}, r"in_channels=0: must be an integer of at least 1"),
         ({"image_size": (120, 0)}, r"image_size=\(120, 0\): must be 2 integers"),
@@ -439,5 +428,5 @@ def test_refuses_a_dropout(name, dropout, message):
 
 
 def test_refuses_an_initializer():
-    with pytest.raises(ConfigError, match=r"model\.initializer=zeros: must be one of glorot_unif"):
+    with pytest.raises(ConfigError, match=r"model\.initializer=zeros: no such choice"):
         small("ldct_m4", initializer="zeros")
