@@ -6,6 +6,7 @@ Plain values in, text out. Every id, path and class name is escaped.
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medexp.data.near import to_bytes
-from medexp.report.page.markup import banners, bullets, document, escaped, section
+from medexp.report.page.markup import rendered, templates
 from medexp.runs.files import write_text
 
 SIDE = 160  # pixels of a picture on the page, at most
@@ -67,55 +68,73 @@ def page(
     copies: Sequence[Sequence[Picture]],
     alike: Sequence[Sequence[Picture]],
 ) -> str:
-    title = f"{found['dataset']}: data check"
     shape = (
         f"{'x'.join(map(str, found['image_shape']))} {found['dtype']}"
         if found["image_shape"]
         else "a list of files, without pixels"
     )
-    body = [
-        f"<h1>{escaped(found['dataset'])} <small>{escaped(shape)}</small></h1>",
-        _marks(found),
-        _verdict(found),
-        section("Splits", _splits(found) + _class_bars(found)),
-        section("Across the splits", _across(found)),
-        section("Folds that the data set comes with", _folds(found)),
-        section("Samples of the training split", _samples(samples)),
-        section("Copies", _copies(found, copies)),
-        section("Near duplicates", _alike(found, alike)),
-        section("Intensities", _intensities(found)),
-        section("What the files say", _files(found)),
-        section("Images that cannot be read", _unreadable(found)),
-        section("Patients or slides", _patients(found)),
-        section("Notes", _notes(found)),
+    near = found.get("near_duplicates")
+    alike_notes = [
+        f"{one['bits']} bits, correlation {one['correlation']:.3f}"
+        for one in (near["examples"] if near else ())
     ]
-    return document(title, "\n".join(part for part in body if part), style=STYLE)
+    templates().filters["data_uri"] = data_uri
+    return rendered(
+        "datapage.html.j2",
+        title=f"{found['dataset']}: data check",
+        styles=("page.css", "datapage.css"),
+        found={"folds": None, "patients": None, "made": None, **found},
+        names=SPLITS,
+        shape=shape,
+        splits=split_rows(found),
+        across=pair_rows(found),
+        folds=fold_rows(found),
+        in_two_folds=in_two_folds(found),
+        samples=samples,
+        copies=[("", group) for group in copies],
+        copies_text=copies_text(found),
+        copies_table=copy_rows(found),
+        alike=list(zip(alike_notes, alike, strict=bool(near))),
+        alike_text=alike_text(found, len(alike)),
+        curves=curves(found.get("histogram")),
+        intensities=intensity_rows(found),
+        files=file_rows(found),
+        unreadable=table(
+            ["image", "why"],
+            [list(pair) for pair in (found.get("unreadable") or {}).items()],
+            LISTED,
+        ),
+        patients=patient_rows(found),
+        digests=table(
+            ["split", "blake2b of pixels and labels"],
+            [
+                [SPLITS[part], split["blake2b"]]
+                for part, split in found["splits"].items()
+                if "blake2b" in split
+            ],
+        ),
+    )
 
 
-# ---------------------------------------------------------------- sections
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], most: int | None = None
+) -> dict[str, Any]:
+    """What the template's table prints: columns with something in them, `most` rows.
+
+    more: how many rows were left out.
+    """
+    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    return {
+        "header": [header[i] for i in kept],
+        "rows": [[row[i] for i in kept] for row in rows[:most]],
+        "more": len(rows[most:]) if most else 0,
+    }
 
 
-def _marks(found: Mapping[str, Any]) -> str:
-    partial = {"PARTIAL": "; ".join(found["partial"])} if found["partial"] else {}
-    return banners(found["marks"]) + banners(partial)
+# ---------------------------------------------------------------- tables
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    faults, warnings = found["faults"], found["warnings"]
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        text = (
-            f'<div class="verdict bad"><h2>{count}: what would falsify or stop a run</h2>'
-            f"{bullets(faults)}</div>"
-        )
-    else:
-        text = '<div class="verdict good"><h2>Nothing found that would falsify a result</h2></div>'
-    if warnings:
-        text += f'<div class="verdict look"><h2>To be looked at</h2>{bullets(warnings)}</div>'
-    return text
-
-
-def _splits(found: Mapping[str, Any]) -> str:
+def split_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for part, split in found["splits"].items():
         each = split["images_per_group"]
@@ -132,50 +151,31 @@ def _splits(found: Mapping[str, Any]) -> str:
         )
     header = ["split", "images", *found["classes"], "patients or slides", "images of each: least / "
               "median / most", "copies in it", "blank"]  # fmt: skip
-    return _table(header, rows)
+    return table(header, rows)
 
 
-def _class_bars(found: Mapping[str, Any]) -> str:
-    text = '<div class="bars">'
-    for part, split in found["splits"].items():
-        text += f"<h3>{SPLITS[part]}</h3>"
-        largest = max(split["share_of_class"].values())
-        for number, (name, share) in enumerate(split["share_of_class"].items()):
-            width = 100 * share / largest if largest else 0
-            text += (
-                f'<div class="bar"><span>{escaped(name)}</span><span class="track">'
-                f'<i class="c{number % 8}" style="width:{width:.1f}%"></i></span>'
-                f"<b>{split['per_class'][name]:,} ({share:.1%})</b></div>"
-            )
-    return text + "</div>"
-
-
-def _across(found: Mapping[str, Any]) -> str:
+def pair_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     parts = list(found["splits"])
     near = found.get("near_duplicates")
     rows = []
-    for i, first in enumerate(parts):
-        for second in parts[i + 1 :]:
-            pair, images = f"{first}/{second}", f"images_of_{second}"
-            shared = (found["shared_groups"] or {}).get(pair)
-            rows.append(
-                [
-                    f"{SPLITS[first]} and {SPLITS[second]}",
-                    f"{found['duplicates_across'].get(pair, {}).get('contents', 0):,}",
-                    "" if near is None else f"{near['across'].get(pair, {}).get(images, 0):,}",
-                    "unknown" if shared is None else f"{shared['groups']:,}",
-                    "" if shared is None else f"{shared[f'share_of_{second}']:.1%}",
-                ]
-            )
+    for first, second in combinations(parts, 2):
+        pair, images = f"{first}/{second}", f"images_of_{second}"
+        shared = (found["shared_groups"] or {}).get(pair)
+        rows.append(
+            [
+                f"{SPLITS[first]} and {SPLITS[second]}",
+                f"{found['duplicates_across'].get(pair, {}).get('contents', 0):,}",
+                "" if near is None else f"{near['across'].get(pair, {}).get(images, 0):,}",
+                "unknown" if shared is None else f"{shared['groups']:,}",
+                "" if shared is None else f"{shared[f'share_of_{second}']:.1%}",
+            ]
+        )
     header = ["", "equal images", "nearly equal images of the second", "patients or slides in both",
               "share of the second's images"]  # fmt: skip
-    return _table(header, rows)
+    return table(header, rows)
 
 
-def _folds(found: Mapping[str, Any]) -> str:
-    about = found.get("folds")
-    if not about:
-        return ""
+def fold_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [
             fold,
@@ -183,108 +183,90 @@ def _folds(found: Mapping[str, Any]) -> str:
             *(f"{count:,}" for count in one["per_class"].values()),
             "" if one["groups"] is None else f"{one['groups']:,}",
         ]
-        for fold, one in about["folds"].items()
+        for fold, one in ((found.get("folds") or {}).get("folds") or {}).items()
     ]
-    text = _table(["fold", "images", *found["classes"], "patients or slides"], rows)
-    for key, what in (("shared_groups", "patients or slides"), ("shared_copies", "equal files")):
-        if about[key] is not None:
+    return table(["fold", "images", *found["classes"], "patients or slides"], rows)
+
+
+def in_two_folds(found: Mapping[str, Any]) -> list[str]:
+    """What two folds share, in a sentence each."""
+    about = found.get("folds") or {}
+    texts = []
+    for key, what in (("shared_groups", "Patients or slides"), ("shared_copies", "Equal files")):
+        if about.get(key) is not None:
             pairs = ", ".join(f"{pair}: {count:,}" for pair, count in about[key].items())
-            text += f"<p>{what.capitalize()} in two folds: {escaped(pairs)}.</p>"
-    return text
+            texts.append(f"{what} in two folds: {pairs}.")
+    return texts
 
 
-def _samples(samples: Mapping[str, Sequence[Picture]]) -> str:
-    return "".join(
-        f"<h3>{escaped(name)}</h3>{_gallery(pictures)}" for name, pictures in samples.items()
-    )
-
-
-def _copies(found: Mapping[str, Any], copies: Sequence[Sequence[Picture]]) -> str:
+def copies_text(found: Mapping[str, Any]) -> str:
     count = found["duplicate_groups"]
-    if not count:
-        return ""
-    stand = "image stands" if count == 1 else "images stand"
-    text = f"<p>{count:,} {stand} more than once"
+    text = f"{count:,} {'image stands' if count == 1 else 'images stand'} more than once"
     if found["conflicting_labels"]:
         text += f", {found['conflicting_labels']:,} of them under different labels"
-    text += f". {_first(len(found['duplicates']), count)}</p>"
-    if copies:
-        return text + _groups([_group(group, "") for group in copies])
+    return f"{text}. {the_first(len(found['duplicates']), count)}"
+
+
+def copy_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [str(number), one["id"], SPLITS[one["split"]], one["class"]]
         for number, group in enumerate(found["duplicates"], 1)
         for one in group
     ]
-    return text + _table(["", "file", "split", "class"], rows)
+    return table(["", "file", "split", "class"], rows)
 
 
-def _alike(found: Mapping[str, Any], alike: Sequence[Sequence[Picture]]) -> str:
+def alike_text(found: Mapping[str, Any], shown: int) -> str:
+    """How near duplicates were looked for; empty where they were not."""
     near = found.get("near_duplicates")
     if near is None:
         return ""
-    rule = (
-        f"Of {near['compared']:,} images (copies once, blank ones not), pairs whose perceptual "
-        f"hashes differ in at most {near['bits']} of 64 bits and whose thumbnails correlate by "
-        f"{near['correlation']} or more. Mirrored and turned copies are not found."
+    text = (
+        f"{near['pairs']:,} pairs. Of {near['compared']:,} images (copies once, blank ones not), "
+        f"pairs whose perceptual hashes differ in at most {near['bits']} of 64 bits and whose "
+        f"thumbnails correlate by {near['correlation']} or more. Mirrored and turned copies are "
+        "not found."
     )
     if not near["complete"]:
-        rule += " So many look alike that not every pair was compared."
-    text = f"<p>{near['pairs']:,} pairs. {rule} {_first(len(alike), near['pairs'])}</p>"
-    return text + _groups(
-        [
-            _group(group, f"{one['bits']} bits, correlation {one['correlation']:.3f}")
-            for one, group in zip(near["examples"], alike, strict=True)
-        ]
-    )
+        text += " So many look alike that not every pair was compared."
+    return f"{text} {the_first(shown, near['pairs'])}"
 
 
-def _first(shown: int, count: int) -> str:
+def the_first(shown: int, count: int) -> str:
     return f"The first {shown:,}:" if shown < count else ""
 
 
-def _intensities(found: Mapping[str, Any]) -> str:
-    histogram = found.get("histogram")
-    if histogram is None:
-        return ""
+def intensity_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [SPLITS[part], *(f"{split['intensity'][key]:.4g}" for key in ("min", "max", "mean", "std"))]
         for part, split in found["splits"].items()
-        if split["intensity"]
+        if split.get("intensity")
     ]
-    table = _table(["split", "least", "greatest", "mean", "standard deviation"], rows)
-    return _curves(histogram) + table
+    return table(["split", "least", "greatest", "mean", "standard deviation"], rows)
 
 
-def _curves(histogram: Mapping[str, Any]) -> str:
+def curves(histogram: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The histograms of the splits as lines over one axis, each as shares of its own values."""
+    if histogram is None:
+        return None
     width, height = 640, 180
     edges = histogram["edges"]
     shares = {p: np.array(c) / max(sum(c), 1) for p, c in histogram["counts"].items()}
     top = max(float(share.max()) for share in shares.values()) or 1
-    lines, legend = "", ""
-    for number, (part, share) in enumerate(shares.items()):
+    lines = []
+    for part, share in shares.items():
         step = width / len(share)
         points = " ".join(
             f"{(i + side) * step:.1f},{height - 10 - (height - 20) * value / top:.1f}"
             for i, value in enumerate(share)
             for side in (0, 1)
         )
-        style = f'class="l{number}" stroke-dasharray="{DASHES[part]}"'
-        lines += f'<polyline {style} points="{points}"/>'
-        legend += (
-            '<span><svg viewBox="0 0 30 8" width="30" height="8"><line x1="0" x2="30" y1="4" '
-            f'y2="4" {style}/></svg> {SPLITS[part]}</span> '
-        )
-    middle = (edges[0] + edges[-1]) / 2
-    axis = "".join(f"<span>{number:.4g}</span>" for number in (edges[0], middle, edges[-1]))
-    return (
-        f'<figure><svg class="curves" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="histogram of intensities">{lines}</svg><div class="axis">{axis}</div>'
-        f"<figcaption>Share of the stored values. {legend}</figcaption></figure>"
-    )
+        lines.append({"part": part, "points": points, "dashes": DASHES[part]})
+    axis = [f"{number:.4g}" for number in (edges[0], (edges[0] + edges[-1]) / 2, edges[-1])]
+    return {"width": width, "height": height, "lines": lines, "axis": axis}
 
 
-def _files(found: Mapping[str, Any]) -> str:
+def file_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for key, one in (found.get("files") or {}).items():
         spread = f"{_spell(one['min'])} to {_spell(one['max'])}" if "min" in one else ""
@@ -294,7 +276,7 @@ def _files(found: Mapping[str, Any]) -> str:
             [key, f"{one['known']:,}", f"{one['distinct']:,}", spread,
              common + (f", {more:,} more" if more > 0 else "")]
         )  # fmt: skip
-    return _table(["", "files", "distinct", "range", "commonest"], rows) if rows else ""
+    return table(["", "files", "distinct", "range", "commonest"], rows)
 
 
 def _spell(value: Any) -> str:
@@ -303,19 +285,7 @@ def _spell(value: Any) -> str:
     return " x ".join(map(_spell, value)) if isinstance(value, list) else str(value)
 
 
-def _unreadable(found: Mapping[str, Any]) -> str:
-    skipped = list((found.get("unreadable") or {}).items())
-    if not skipped:
-        return ""
-    text = _table(["image", "why"], [list(pair) for pair in skipped[:LISTED]])
-    more = len(skipped) - LISTED
-    return text + (f"<p>{more:,} more in fingerprint.json.</p>" if more > 0 else "")
-
-
-def _patients(found: Mapping[str, Any]) -> str:
-    patients = found.get("patients")
-    if not patients:
-        return ""
+def patient_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     parts = list(found["splits"])
     rows = [
         [
@@ -324,68 +294,12 @@ def _patients(found: Mapping[str, Any]) -> str:
             *(f"{count:,}" for count in one["per_class"].values()),
             *(f"{one[part]:,}" for part in parts),
         ]
-        for name, one in sorted(patients.items(), key=lambda item: -item[1]["images"])
+        for name, one in sorted(
+            (found.get("patients") or {}).items(), key=lambda item: -item[1]["images"]
+        )
     ]
     header = ["patient or slide", "images", *found["classes"], *(SPLITS[part] for part in parts)]
-    more = f"<p>{len(rows) - LISTED:,} more in fingerprint.json.</p>" if len(rows) > LISTED else ""
-    table = _table(header, rows[:LISTED])
-    return f"<details><summary>{len(rows):,} in all</summary>{table}{more}</details>"
-
-
-def _notes(found: Mapping[str, Any]) -> str:
-    rows = [
-        [SPLITS[part], split["blake2b"]]
-        for part, split in found["splits"].items()
-        if "blake2b" in split
-    ]
-    digests = _table(["split", "blake2b of pixels and labels"], rows) if rows else ""
-    made = found.get("made") or {}
-    lines = "".join(
-        f"<p>{escaped(key)}: <code>{escaped(value)}</code></p>" for key, value in made.items()
-    )
-    return bullets(found["notes"]) + digests + lines
-
-
-# ---------------------------------------------------------------- pieces
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns that are empty in every row are left out; numbers stand flush right."""
-    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    head = "".join(f"<th>{escaped(header[i])}</th>" for i in kept)
-    lines = ""
-    for row in rows:
-        cells = "".join(f"<td{_number(row[i])}>{escaped(row[i])}</td>" for i in kept)
-        lines += f"<tr>{cells}</tr>"
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _number(cell: str) -> str:
-    return ' class="n"' if cell[:1].isdigit() or cell[:1] == "-" else ""
-
-
-def _gallery(pictures: Sequence[Picture]) -> str:
-    return f'<div class="gallery">{"".join(map(_figure, pictures))}</div>'
-
-
-def _groups(groups: Sequence[str]) -> str:
-    return f'<div class="groups">{"".join(groups)}</div>' if groups else ""
-
-
-def _group(pictures: Sequence[Picture], text: str) -> str:
-    note = f"<p>{escaped(text)}</p>" if text else ""
-    return f'<div class="group">{note}{_gallery(pictures)}</div>'
-
-
-def _figure(picture: Picture) -> str:
-    text = f"<br><em>{escaped(picture.text)}</em>" if picture.text else ""
-    return (
-        f'<figure><img src="{data_uri(picture.pixels)}" alt="{escaped(picture.id)}" loading="lazy">'
-        f"<figcaption>{escaped(picture.id)}{text}</figcaption></figure>"
-    )
+    return table(header, rows, LISTED)
 
 
 def data_uri(pixels: Bytes) -> str:
@@ -397,26 +311,3 @@ def data_uri(pixels: Bytes) -> str:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-STYLE = """
-.bar { display: grid; grid-template-columns: minmax(4rem, 9rem) 1fr 7.5rem; gap: .6rem;
-  align-items: center; font-size: .9rem }
-.bar span { overflow-wrap: anywhere }
-.bar b { font-weight: normal; font-variant-numeric: tabular-nums }
-.track { background: var(--tint); height: .9rem }
-.track i { display: block; height: 100% }
-.c0 { background: var(--c0) } .c1 { background: var(--c1) } .c2 { background: var(--c2) }
-.c3 { background: var(--c3) } .c4 { background: var(--c4) } .c5 { background: var(--c5) }
-.c6 { background: var(--c6) } .c7 { background: var(--c7) }
-.curves { display: block; width: 100%; height: auto; background: var(--tint) }
-polyline, line { fill: none; stroke-width: 2 }
-.l0 { stroke: var(--c0) } .l1 { stroke: var(--c1) } .l2 { stroke: var(--c2) }
-.axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft) }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem }
-.gallery img { width: 100%; max-width: 10rem; image-rendering: pixelated; display: block;
-  background: var(--tint) }
-.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: .8rem }
-.group { padding: .6rem; border: 1px solid var(--line) }
-.group p { margin: 0 0 .4rem; font-size: .9rem }
-"""

@@ -1,14 +1,19 @@
-"""What the HTML pages share: the frame, its policy, escaping and style (page.css).
+"""What the HTML pages share: templates that escape, and the policy of a page.
 
 A page is one file that needs no network and can reach none: its own policy allows no address but
-`data:`, and no script but the one it was written with.
+`data:`, and no script but the one it was written with. Every value that a template prints is
+escaped, unless it is Markup already.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 _POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
@@ -16,50 +21,47 @@ _POLICY = (
 )
 
 
+@cache
+def templates() -> Environment:
+    """The templates beside this module. A name that is not there raises, and nothing is trusted."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=_printable,
+    )
+
+
+def _printable(value: Any) -> Any:
+    """Surrogates of undecodable file names cannot be written as UTF-8."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
 def escaped(value: object) -> str:
     """Escaped, whatever stands in an id: surrogates of undecodable file names too."""
     return escape(str(value).encode("utf-8", "replace").decode())
 
 
-def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
-    """A whole page around the content of its <main>.
+def rendered(
+    template: str, *, title: str, styles: tuple[str, ...], script: str = "", **values: Any
+) -> str:
+    """A whole page from a template that extends document.html.j2.
 
-    style: CSS beside page.css; script: the one that the policy lets run, by its digest.
+    styles: names of CSS files beside this module; script: text of the one script that the policy
+    lets run, by its digest.
     """
     policy = _POLICY
     if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy += f"; script-src 'sha256-{digest}'"
-        script = f"<script>{script}</script>\n"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>{escaped(title)}</title>\n<style>{packaged('page.css')}{style}</style>\n"
-        f"</head>\n<body>\n<main>\n{body}\n</main>\n{script}</body>\n</html>\n"
-    )
+    style = "".join(map(packaged, styles))
+    page = templates().get_template(template)
+    return page.render(title=title, style=style, script=script, policy=policy, **values)
 
 
 def packaged(name: str) -> str:
     """The text of a file beside this module."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def section(title: str, content: str, anchor: str = "") -> str:
-    """A section under a heading; nothing where there is no content."""
-    name = f' id="{anchor}"' if anchor else ""
-    return f"<section{name}><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def bullets(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escaped(item)}</li>' for item in items)}</ul>" if items else ""
-
-
-def banners(marks: Mapping[str, str]) -> str:
-    """What restricts the numbers of a page, with its reason: PHANTOM and the like."""
-    lines = ""
-    for mark, reason in marks.items():
-        kind = "mark phantom" if mark == "PHANTOM" else "mark"
-        lines += f'<p class="{kind}"><strong>{escaped(mark)}</strong> {escaped(reason)}</p>'
-    return lines
