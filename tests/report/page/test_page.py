@@ -17,6 +17,7 @@ from markupsafe import escape
 from PIL import Image
 
 from medexp.errors import MedexpError
+from medexp.report.page import details
 from medexp.report.page import page as pages
 from medexp.report.page.details import differing, flat
 from medexp.report.page.page import duration, embedded, write_page
@@ -296,7 +297,7 @@ def test_settings_and_provenance_in_which_runs_differ(made):
     assert 'id="settings"' not in written([made["done"]])
     # A run that wrote no provenance does not differ in all of it.
     assert "<h3>Provenance</h3>" not in written([made["done"], made["failed"]])
-    many = [made["done"], made["other"], *[made["done"]] * pages.MANY_RUNS]
+    many = [made["done"], made["other"], *[made["done"]] * details.MANY_RUNS]
     (section,) = re.findall(r'<section id="settings">.*?</section>', written(many))
     assert section.count("<details>") == 2
 
