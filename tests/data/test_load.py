@@ -47,7 +47,9 @@ def split_already(root: str, *, shared: bool = False) -> Dataset:
         ids = np.array([f"{name}{i}" for i in range(4)])
         return Split(np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1]), ids, groups)
 
-    return Dataset("done", ("a", "b"), part("train", 0), part("val", 4), part("test", 8))
+    marks = {"ITS OWN": "a mark that its function sets"} if shared else {}
+    parts = (part("train", 0), part("val", 4), part("test", 8))
+    return Dataset("done", ("a", "b"), *parts, marks=marks)
 
 
 def returns_a_list(root: str) -> list[int]:
@@ -77,6 +79,7 @@ def test_a_pool_is_split_and_decoded():
         assert np.array_equal(split.labels, np.array(rows) % 2)
     assert data.facts["i7"] == {"size": [4, 4]}
     assert data.partial == ("40 of 50 images",)
+    assert sources.load_data(settings(n=50)).partial == ()
     assert any("patients unknown" in note for note in data.notes)
     assert any("stratified by label, seed 0, 25% test and 25% validation" in n for n in data.notes)
 
@@ -119,8 +122,10 @@ def test_a_data_set_that_is_split_already():
     assert sources.load_data(settings("split_already")).marks == {}
     with pytest.raises(MedexpError, match="100.0% of the test images are of 1 patients"):
         sources.load_data(settings("split_already", shared=True))
-    marked = sources.load_data(settings("split_already", shared=True, allow_leak=True))
+    lenient = {"shared": True, "allow_leak": True, "on_error": "skip"}
+    marked = sources.load_data(settings("split_already", **lenient))
     assert "100.0% of the test images" in marked.marks["LEAKY"]
+    assert marked.marks["ITS OWN"] == "a mark that its function sets"
     with pytest.raises(ConfigError, match=r"dataset.folds=5: done comes split from its own funct"):
         sources.load_data(settings("split_already", folds=5, fold=0))
 

@@ -179,6 +179,9 @@ def test_own_folds():
     rows = rows_of(SplitSettings(split="given", fold=1, val_share=0), folds=folds)
     assert np.array_equal(rows["test"], np.flatnonzero(folds == 1))
     assert np.array_equal(rows["train"], np.flatnonzero(folds != 1))
+    outside = np.where(np.arange(N) < 9, -1, folds)  # of no fold: left out
+    rest = rows_of(SplitSettings(split="given", fold=1, val_share=0), folds=outside)["train"]
+    assert rest.tolist() == [row for row in range(9, N) if folds[row] != 1]
     rows = rows_of(SplitSettings(split="given", fold=1), folds=folds)
     assert is_partition(rows) and len(rows["val"]) == share_count(0.1, (folds != 1).sum())
     with pytest.raises(ConfigError, match=r"dataset.fold=3: mine has the folds \[0, 1, 2\]"):
@@ -331,12 +334,27 @@ def test_one_image_of_a_class():
         rows_of(SplitSettings(split="stratified"), labels=np.array([0] * 9 + [1]))
 
 
+def test_folds_of_whole_patients_that_cannot_be():
+    settings = SplitSettings(folds=3, fold=0, split="patients")
+    few = {"labels": np.repeat([0, 1], [20, 2]), "groups": np.arange(22).astype(str)}
+    with pytest.raises(ConfigError, match="too few images or patients for so many .*class 1: 2"):
+        rows_of(settings, **few)
+    together = {"labels": np.repeat([0, 1], [20, 6]), "groups": np.minimum(np.arange(26), 20)}
+    refused = 0
+    for fold in range(3):
+        try:
+            rows_of(replace(settings, fold=fold), **together)
+        except (ConfigError, MedexpError) as error:
+            refused += f"dataset.fold={fold}: a class has no image in this fold" in str(error)
+    assert refused == 2  # the class of one patient is in one fold only
+
+
 def test_share_is_scikit_learns_ceiling():
     for total in range(5, 400, 7):
         for share in (0.1, 0.2, 0.25, 0.08):
             second = train_test_split(np.arange(total), test_size=share)[1]
             assert share_count(share, total) == len(second)
-    assert share_count(0.1 / 0.75 * 0.75, 6691) == 670
+    assert 0.07 * 100 > 7 and share_count(0.07, 100) == 7  # but not by the last bit of a product
 
 
 def test_grouped_split_with_fewer_groups_than_folds_takes_one_group():
