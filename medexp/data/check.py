@@ -251,7 +251,7 @@ def copies_across_groups(facts: Facts) -> list[Finding]:
     if not pairs:
         return []
     named = ", ".join(f"{first} and {second} ({count:,})" for first, second, count in pairs[:4])
-    more = f", and {len(pairs) - 4:,} more pairs" if len(pairs) > 4 else ""
+    more = f", and {plural(len(pairs) - 4, 'more pair')}" if len(pairs) > 4 else ""
     text = (
         "patients or slides of different names have equal images, so they may be one: "
         f"{named}{more}"

@@ -204,6 +204,21 @@ def test_the_papers_split_of_all_and_the_challenges_folds(medexp, real_data):
     assert "<h2>Folds that the data set comes with</h2>" in (folder() / "index.html").read_text()
 
 
+def test_a_list_of_files_is_checked_without_pixels(medexp, workplace):
+    lines = ["path,bytes,sha256_16"]
+    for patient in range(8):
+        kind = ("all", "hem")[patient % 2]
+        name = f"fold_{patient // 4}/{kind}/UID_{patient}_1_1_{kind}.bmp"
+        lines.append(f"{name},9,{patient:016x}")
+    Path("list.csv").write_text("\n".join(lines))
+    fold = ("dataset.split=given", "dataset.fold=1", "dataset.val_share=0")
+    assert medexp("data", "check", "dataset=all", "dataset.file_list=list.csv", *fold) == 0
+    assert "a list of files" in medexp.out and "patients in two folds: 0/1: 0" in medexp.out
+    found = read(folder() / "fingerprint.json")
+    assert "split: as all comes, fold 1 of the data set's own" in found["notes"]
+    assert list(found["marks"]) == ["SELECTED ON TEST"] and found["patients"]["3"]["train"] == 1
+
+
 def test_sizes_and_ages():
     sizes = [data_commands.size_of(n) for n in (0, 999, 1000, 999_600, 9_061_797_888, 10**16)]
     assert sizes == ["0 B", "999 B", "1 kB", "1 MB", "9.06 GB", "1e+04 TB"]

@@ -12,7 +12,15 @@ from PIL import Image, ImageEnhance
 
 from medexp.config.settings import SplitSettings
 from medexp.data.base import Dataset, Pool, Split
-from medexp.data.check import check, check_list
+from medexp.data.check import (
+    CHECKS,
+    Facts,
+    check,
+    check_list,
+    copies_across_groups,
+    near_duplicates,
+    percent,
+)
 from medexp.data.describe import facts_summary
 from medexp.data.split import split_rows
 
@@ -157,6 +165,44 @@ def test_validation_that_is_the_test_split_is_looked_at_once():
     found = check(replace(data, val=data.test), done.append)
     assert sum(done) == 30 and list(found["splits"]) == ["train", "test"]
     assert found["faults"] == [] and list(found["shared_groups"]) == ["train/test"]
+
+
+def test_the_worst_copies_are_named_first():
+    data = dataset()
+    data.val.images[2] = data.train.images[2]
+    data.test.images[4] = data.train.images[4]
+    report = check(replace(data, marks={"LEAKY": "a fault here", "OTHER": "kept"}))
+    assert [group[1]["id"] for group in report["duplicates"]] == ["test/4", "val/2"]
+    assert report["marks"] == {"OTHER": "kept"}
+
+
+def facts(**changed):
+    none = {"duplicates_across": {}, "duplicates_within": {}, "conflicting_labels": 0}
+    copies = none | {"duplicates_across_groups": None}
+    return Facts(**({"splits": {}, "copies": copies, "shared_groups": None, "equal": ""} | changed))
+
+
+def test_findings_name_four_pairs_of_groups():
+    pairs = [[f"a{i}", f"b{i}", 9 - i] for i in range(6)]
+    for count, end in ((4, "a3 and b3 (6)"), (5, "and 1 more pair"), (6, "and 2 more pairs")):
+        found = copies_across_groups(facts(copies={"duplicates_across_groups": pairs[:count]}))
+        assert [finding.fault for finding in found] == [False] and found[0].text.endswith(end)
+
+
+def test_pairs_that_were_not_compared_are_a_warning():
+    near = {"across": {}, "within": {}, "under_different_labels": 0, "complete": False}
+    (found,) = near_duplicates(facts(near_duplicates=near))
+    assert "not every pair was compared" in found.text and not found.fault
+    assert near_duplicates(facts(near_duplicates=near | {"complete": True})) == []
+
+
+def test_every_check_is_silent_where_nothing_is_wrong():
+    assert not any(one(facts()) for one in CHECKS)
+
+
+def test_none_and_all_are_said_of_nothing_else():
+    shares = {0: "0.0%", 0.0004: "under 0.1%", 0.5: "50.0%", 0.9996: "over 99.9%", 1: "100.0%"}
+    assert {share: percent(share) for share in shares} == shares
 
 
 def test_facts_of_the_files_are_summed_up():

@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -193,17 +195,63 @@ def test_a_defect_of_the_reader_is_raised_and_loses_nothing(folder, cache, monke
         calls.append(row)
         if row == 20 and decode.broken:
             raise ZeroDivisionError("a defect")
-        return pixels(row), {}
+        return pixels(row), {"row": row}
 
     decode.broken = True
     monkeypatch.setattr(decoding, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(decoding, "FLUSH_SECONDS", 0)
     with pytest.raises(ZeroDivisionError):
         store.stored(make_pool(folder, decode=decode))
     assert not list((cache / "arrays").glob("mine-*"))
+    (listing,) = (cache / "arrays").glob(".mine-*.building/rows.jsonl")
+    rows = [json.loads(line)["row"] for line in listing.read_text().splitlines()]
+    assert rows == list(range(len(rows))) and rows  # each once, whenever it was written
     calls.clear()
     decode.broken = False
     found = store.stored(make_pool(folder, decode=decode))
     assert len(calls) < 30 and np.array_equal(found.array[2], pixels(2))
+    assert found.facts == {row: {"row": row} for row in range(30)}
+
+
+def test_what_a_killed_build_left_of_another_shape_is_built_again(folder, cache):
+    pool = make_pool(folder)
+    left = cache / "arrays" / f".mine-{key(pool)}.building"
+    left.mkdir(parents=True)
+    np.save(left / "images.npy", np.zeros((2, 3), np.uint8))
+    (left / "rows.jsonl").write_text('{"row": 0, "facts": {}}\n')
+    assert np.array_equal(store.stored(pool).array, np.stack([pixels(r) for r in range(30)]))
+
+
+def test_opencv_has_one_thread_while_rows_are_decoded_in_parallel(folder):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    seen = set()
+
+    def decode(row):
+        seen.add(cv2.getNumThreads())
+        return pixels(row), {}
+
+    try:
+        decoding.build(make_pool(folder, decode=decode), folder)
+        seen_after = cv2.getNumThreads()
+    finally:
+        cv2.setNumThreads(before)
+    assert 1 in seen and seen_after == 3
+
+
+def test_a_file_that_could_not_be_read_is_read_again(folder, monkeypatch):
+    pool = make_pool(folder, 3)
+    whole = digests.digest_of
+    monkeypatch.setattr(digests, "digest_of", lambda file: "unreadable: Permission denied")
+    assert set(digests.file_digests(pool)) == {"unreadable: Permission denied"}
+    monkeypatch.setattr(digests, "digest_of", whole)
+    assert digests.file_digests(pool) == [whole(str(file)) for file in pool.files]
+
+
+def test_images_of_one_file_have_no_digests_of_their_own(folder):
+    pool = make_pool(folder)
+    assert len(store.stored(pool).digests) == 30
+    assert store.stored(replace(pool, files=[pool.files[0]] * 30)).digests is None
 
 
 def slow(row):

@@ -100,7 +100,8 @@ def test_auto_takes_the_first_images_channels(tmp_path):
     (tmp_path / "a" / "a.png").write_bytes(b"")  # one that cannot be read decides nothing
     assert load(tmp_path, size=8, channels="auto").shape == (8, 8, 1)
     save(tmp_path / "a" / "a.png")
-    assert load(tmp_path, size=8, channels="auto").shape == (8, 8, 3)
+    pool = load(tmp_path, size=8, channels="auto")
+    assert pool.shape == (8, 8, 3) and pool.decode(2)[0].shape == (8, 8, 3)
 
 
 def test_without_a_size_another_size_is_refused(tmp_path):
