@@ -63,7 +63,7 @@ def pool(**facts):
     [
         ({"ids": np.array(["w"])}, "mine: 4 labels but 1 ids"),
         ({"groups": np.array(["p"])}, "mine: 4 labels but 1 groups"),
-        ({"ids": np.array(list("wxyw"))}, "mine: id w stands 2 times; ids are unique"),
+        ({"ids": np.array(list("wxyx"))}, "mine: id x stands 2 times; ids are unique"),
         ({"labels": np.array([0, 1, 2, 1])}, "labels run from 0 to 2, but there are 2 classes"),
         ({"labels": np.array([0, 1, -1, 1])}, "labels run from -1 to 1"),
         ({"classes": ("a", "b", "c")}, "mine: no image of class c"),

@@ -32,6 +32,8 @@ def test_find_is_sorted_and_knows_endings_in_any_case(tmp_path):
         (tmp_path / name).write_text("")
     found = [path.relative_to(tmp_path).as_posix() for path in files.find(tmp_path)]
     assert found == ["a/1.jpg", "b/2.PNG", "b/x.tiff"]
+    (tmp_path / "b" / "linked.png").symlink_to(tmp_path / "a")  # to a folder: no image
+    assert len(files.find(tmp_path)) == 3
     assert [folder.name for folder in files.subfolders(tmp_path)] == ["a", "b"]
 
 

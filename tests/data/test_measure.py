@@ -86,6 +86,9 @@ def test_histogram_of_one_value():
         {"train": measure(split(np.full((4, 3, 3, 1), 0.5, np.float32)), {}, lambda n: 0)}
     )
     assert sum(found["counts"]["train"]) == 36 and found["edges"][0] == 0.5
+    for value in np.linspace(0.1, 0.9, 40, dtype=np.float32):  # rounding must not make it negative
+        one = measure(split(np.full((4, 3, 3, 1), value)), {}, lambda n: 0)
+        assert one.intensity()["std"] == pytest.approx(0, abs=1e-6)
 
 
 def test_percentiles():

@@ -102,6 +102,16 @@ def test_the_same_hash_of_different_images_is_not_enough():
     assert not len(found.first)
 
 
+def test_the_most_alike_come_first():
+    one = picture(0)
+    noise = [np.random.default_rng(i).normal(0, i, one.shape) for i in (30, 1, 12)]
+    others = [np.clip(one + n, 0, 255).astype(np.uint8) for n in noise]
+    hashes, thumbs = signatures([one, *others])
+    pairs = near.near_pairs(np.repeat(hashes[:1], 4), thumbs, np.arange(4))
+    assert pairs.first[0] == 0 and pairs.second[0] == 2
+    assert (np.diff(pairs.correlation.round(3)) <= 0).all() and len(pairs.first) == 6
+
+
 def test_no_candidate_is_missed():
     hashes = RNG.integers(0, 2**64, 1500, dtype=np.uint64)
     flips = RNG.integers(0, 64, (500, 5))

@@ -333,6 +333,18 @@ def test_name_of_the_other_class(root):
         load(str(root))
 
 
+def test_capitals_in_names_and_images_narrower_than_the_crop(root):
+    folder = root / "training_data" / "fold_0" / "all"
+    (folder / "UID_H99_1_1_ALL.BMP").write_bytes(next(folder.glob("*.bmp")).read_bytes())
+    assert "H99" in load(str(root)).groups
+    narrow = np.zeros((450, 390, 3), np.uint8)
+    Image.fromarray(narrow).save(folder / "UID_H99_1_1_ALL.BMP")
+    pool = load(str(root))
+    (row,) = np.flatnonzero(pool.groups == "H99")
+    with pytest.raises(MedexpError, match=r"390x450 pixels, smaller than dataset\.crop=400"):
+        pool.decode(row)
+
+
 def test_some_names_without_a_patient(root):
     save(root / "training_data" / "fold_0" / "all" / "cell (1).bmp", 0)
     with pytest.raises(MedexpError, match=r"cell \(1\)\.bmp: not named UID_<patient>_"):

@@ -127,6 +127,18 @@ def test_grey_levels_under_hu_are_noted(root):
     assert "do not look like Hounsfield units" in note and "dataset.scale=255" in note
 
 
+@pytest.mark.parametrize(
+    ("scale", "low", "high", "noted"),
+    [("255", 0, 300, True), ("255", -3, 200, True), ("hu", 0, 300, False), ("hu", -3, 200, False)],
+)
+def test_either_end_of_the_values_tells_the_unit(tmp_path, slices, labels, scale, low, high, noted):
+    values = np.clip(slices.astype(np.float32), 1, 200)
+    values[3, 4, 5], values[6, 7, 8], values[9, 1, 1] = low, high, np.nan
+    notes = load(write(tmp_path, values, labels), scale=scale).notes
+    assert bool(notes) == noted
+    assert not notes or notes[0].startswith(f"the slices' values run from {min(low, 1)} to")
+
+
 def test_number_255_is_the_word_255(root):
     # What the command line's dataset.scale=255 gives.
     assert load(root, scale=255).settings == load(root, scale="255").settings

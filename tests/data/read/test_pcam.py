@@ -317,6 +317,10 @@ def test_wrong_line_is_named(kaggle, line, message):
         load(kaggle)
 
 
+def test_kaggles_copy_is_held_against_its_own_count(kaggle):
+    assert load(kaggle).public == 220_025
+
+
 def test_broken_header(kaggle):
     table = kaggle / "train_labels.csv"
     table.write_text(table.read_text().replace("id,label", "name,target"))

@@ -97,6 +97,7 @@ def test_number_of_public_clips_is_known_for_the_papers_own_settings(tmp_path):
         write_clip(tmp_path / name / f"v_{name}_g01_c01.avi", 70)
     assert load(tmp_path, size=24).public == 1366
     assert load(tmp_path, size=24, frames=60).public is None
+    assert load(tmp_path, size=24, short="pad").public is None
     assert load(tmp_path, size=24, classes="all").public is None
 
 
