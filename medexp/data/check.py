@@ -120,7 +120,7 @@ def check_list(pool: Pool, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     listing = Listing.of_pool(pool, rows)
     facts = Facts(
-        splits={part: counts(listing, part) for part in listing.parts},
+        splits={part: counts(listing, part) for part in listing.rows},
         copies=find_copies(listing),
         shared_groups=find_shared(listing),
         equal="byte for byte",

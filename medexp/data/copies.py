@@ -27,10 +27,10 @@ def find_copies(listing: Listing) -> dict[str, Any]:
     """
     comparable = listing.contents >= 0
     rows_of = {part: rows[comparable[rows]] for part, rows in listing.rows.items()}
-    contents_of = {part: listing.contents[rows_of[part]] for part in listing.parts}
+    contents_of = {part: listing.contents[rows_of[part]] for part in listing.rows}
     across: dict[str, dict[str, Any]] = {}
     shared: list[np.ndarray] = []
-    for first, second in combinations(listing.parts, 2):
+    for first, second in combinations(listing.rows, 2):
         common = np.intersect1d(contents_of[first], contents_of[second])
         shared.insert(0 if (first, second) == ("train", "test") else len(shared), common)
         if len(common):
@@ -40,7 +40,7 @@ def find_copies(listing: Listing) -> dict[str, Any]:
                 f"images_of_{second}": images,
                 f"share_of_{second}": images / len(listing.rows[second]),
             }
-    rows = np.concatenate([rows_of[part] for part in listing.parts])
+    rows = np.concatenate(list(rows_of.values()))
     contents, labels = listing.contents[rows], listing.labels[rows]
     pairs = np.unique(np.stack([contents, labels]), axis=1)[0]
     conflicting = np.unique(pairs[1:][pairs[1:] == pairs[:-1]])
@@ -135,5 +135,4 @@ def find_shared(listing: Listing) -> dict[str, Any] | None:
     return {
         f"{first}/{second}": {"groups": groups, f"share_of_{second}": share}
         for (first, second), (groups, share) in shared.items()
-        if first in listing.parts and second in listing.parts
     }

@@ -16,9 +16,9 @@ from medexp.data.base import PARTS, Dataset, Pool, consecutive_rows
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of all splits, one split after the other.
+    """The images of all splits: a row of the arrays each.
 
-    rows: part -> its rows here; val has those of test where validation is the test split.
+    rows: part -> its rows, without val where validation is the test split.
     contents: (n,) int64, equal where two images are equal; -1 where there is nothing to compare.
     """
 
@@ -31,13 +31,12 @@ class Listing:
 
     @classmethod
     def of_dataset(cls, data: Dataset, contents: np.ndarray) -> "Listing":
-        """The images of the distinct parts of a data set, with their contents in that order."""
+        """Part after part, as `contents` are."""
         splits = {part: data.splits()[part] for part in distinct_parts(data.val.ids, data.test.ids)}
         groups = [split.groups for split in splits.values() if split.groups is not None]
-        rows = consecutive_rows({part: len(split) for part, split in splits.items()})
         return cls(
             data.classes,
-            {"val": rows["test"], **rows},
+            consecutive_rows({part: len(split) for part, split in splits.items()}),
             np.concatenate([split.labels for split in splits.values()]),
             np.concatenate([split.ids for split in splits.values()]),
             np.concatenate(groups) if len(groups) == len(splits) else None,
@@ -46,39 +45,22 @@ class Listing:
 
     @classmethod
     def of_pool(cls, pool: Pool, rows: Mapping[str, np.ndarray]) -> "Listing":
-        """The rows of a pool part by part; files of equal digest have equal contents."""
-        order = {part: rows[part] for part in distinct_parts(rows["val"], rows["test"])}
-        placed = consecutive_rows({part: len(chosen) for part, chosen in order.items()})
-        chosen = np.concatenate(list(order.values()))
+        """Files of equal digest have equal contents."""
         if pool.digests is None:
-            contents = np.full(len(chosen), -1, np.int64)
+            contents = np.full(len(pool), -1, np.int64)
         else:
-            contents = np.unique(pool.digests[chosen], return_inverse=True)[1]
-        return cls(
-            pool.classes,
-            {"val": placed["test"], **placed},
-            pool.labels[chosen],
-            pool.ids[chosen],
-            None if pool.groups is None else pool.groups[chosen],
-            contents,
-        )
-
-    @property
-    def parts(self) -> list[str]:
-        """The parts that are images of their own."""
-        return distinct_parts(self.rows["val"], self.rows["test"])
-
-    def part_of(self, row: int) -> str:
-        return next(part for part in self.parts if row in _span(self.rows[part]))
+            contents = np.unique(pool.digests, return_inverse=True)[1]
+        parts = {part: rows[part] for part in distinct_parts(rows["val"], rows["test"])}
+        return cls(pool.classes, parts, pool.labels, pool.ids, pool.groups, contents)
 
     def named(self, row: int) -> dict[str, str]:
         """An image as findings name it."""
-        label = self.classes[self.labels[row]]
-        return {"split": self.part_of(row), "id": str(self.ids[row]), "class": label}
-
-
-def _span(rows: np.ndarray) -> range:
-    return range(int(rows[0]), int(rows[-1]) + 1) if len(rows) else range(0)
+        part = next(part for part, rows in self.rows.items() if row in rows)
+        return {
+            "split": part,
+            "id": str(self.ids[row]),
+            "class": self.classes[self.labels[row]],
+        }
 
 
 def distinct_parts(val: np.ndarray, test: np.ndarray) -> list[str]:
@@ -143,12 +125,13 @@ def describe_patients(listing: Listing) -> dict[str, Any] | None:
     """Patient -> images, per class, per split."""
     if listing.groups is None:
         return None
-    names, inverse = np.unique(listing.groups, return_inverse=True)
+    rows = np.concatenate(list(listing.rows.values()))
+    names = np.unique(listing.groups[rows])
+    place = np.searchsorted(names, listing.groups)
     by_class = np.zeros((len(names), len(listing.classes)), int)
-    np.add.at(by_class, (inverse, listing.labels), 1)
+    np.add.at(by_class, (place[rows], listing.labels[rows]), 1)
     by_part = {
-        part: np.bincount(inverse[listing.rows[part]], minlength=len(names))
-        for part in listing.parts
+        part: np.bincount(place[rows], minlength=len(names)) for part, rows in listing.rows.items()
     }
     return {
         str(name): {

@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 
-from medexp.data.base import PARTS
 from medexp.errors import MedexpError
 
 
@@ -17,7 +16,7 @@ def shared_groups(
     Parts that are the very same images are not compared; empty where groups are unknown.
     """
     shared = {}
-    for first, second in combinations(PARTS, 2):
+    for first, second in combinations(rows, 2):
         if groups is None or np.array_equal(rows[first], rows[second]):
             continue
         common = np.intersect1d(groups[rows[first]], groups[rows[second]])

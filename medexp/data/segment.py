@@ -138,16 +138,13 @@ class Segmenter:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The image (H, W, 3) uint8 with everything outside the mask black."""
-        return self.panels(image).segmented
-
-    def panels(self, image: np.ndarray) -> Panels:
         return panels(
             image,
             self.colours,
             segments=self.segments,
             closest=self.closest,
             compactness=self.compactness,
-        )
+        ).segmented
 
     def settings(self) -> dict[str, Any]:
         """What decides the pixels, JSON-ready."""
