@@ -83,3 +83,28 @@ def test_report_imports_no_torch():
 
 def test_there_is_no_utils_module():
     assert not [p for p in FILES if p.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+# Their parameters are the keys of a YAML: a network's, a reader's, a schedule's.
+OWN_SIGNATURES = ("models", "data/read", "train/schedules.py")
+
+
+def test_rooms_stay_small_enough_to_know():
+    """At most 400 lines a file, 90 a function, 8 parameters, as CONTRIBUTING says."""
+    long = []
+    for path in FILES:
+        place = path.relative_to(ROOT / "medexp").as_posix()
+        if (lines := len(path.read_text().splitlines())) > 400:
+            long.append(f"{place}: {lines} lines")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            if (lines := node.end_lineno - node.lineno + 1) > 90:
+                long.append(f"{place}: {node.name} has {lines} lines")
+            names = [
+                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            count = len([name for name in names if name not in ("self", "cls")])
+            if count > 8 and not place.startswith(OWN_SIGNATURES):
+                long.append(f"{place}: {node.name} has {count} parameters")
+    assert not long

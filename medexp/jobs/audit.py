@@ -9,7 +9,8 @@ from medexp.config.compose import compose, compose_node
 from medexp.config.groups import options
 from medexp.config.paper import Paper, parse_paper
 from medexp.errors import MedexpError, nearest
-from medexp.score.audit import Count, Finding, findings
+from medexp.score.audit import Finding, findings
+from medexp.score.checks import Count
 
 
 def audit_of_table(node: Mapping[str, Any], arguments: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -110,23 +111,9 @@ def fit(
     run, device, monitor = session.folder, session.device, settings.monitor
     columns = [f"val_{short}" for short in metrics.headline(data.classes)]
     one_of("trainer.monitor", monitor, ["val_loss", *columns])
-    network.to(device)
-    if settings.channels_last:
-        network.to(memory_format=torch.channels_last)
-    stages = later = parts.stages
-    if settings.switch_at is not None:
-        later = switched(network, stages, settings.switch_to)
-    optimizer = parts.optimizer(parameter_groups(network, stages, later))
-    check_groups(optimizer)
-    rates = [group["lr"] for group in optimizer.param_groups]
     epochs = Epochs.of(data.train.labels, parts.sampling, settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=session.precision == torch.float16)
-    state = State(network, optimizer, scaler, steps=epochs.steps, device=device, ema=settings.ema)
-    if session.resume:
-        saved = checkpoint.load(run / "checkpoints" / "last.pt", device)
-        state.load_state_dict(saved, settings.batch_size)
-        where = (state.epoch + 1, state.step, epochs.steps)
-        log.info("Resumed at epoch %d, step %d of %d", *where)
+    state, later = start(session, network, parts, settings, epochs.steps)
+    stages, optimizer = parts.stages, state.optimizer
     before, pruned = len(session.earlier), None
 
     with working(session, data, parts, settings, state, later, epochs) as work:
@@ -155,26 +142,22 @@ def fit(
                 if wanted is not stages_now:
                     stages_now = wanted
                     train_mode(network, stages_now)
-                for group, initial in zip(optimizer.param_groups, rates, strict=True):
+                for group, initial in zip(optimizer.param_groups, state.rates, strict=True):
                     set_rate(group, rate(initial, epoch, step))
                 state.add(work.train_on(x, target, wanted))
                 work.bar.step(len(target))
                 if work.stop_requested():
                     state.seconds += time.perf_counter() - began
-                    state.save_last(run)
-                    raise Interrupted(
-                        f"Interrupted in epoch {epoch + 1} at step {state.step} of {epochs.steps}; "
-                        f"the state is saved.\nGo on with: medexp train resume={run}"
-                    )
-            check_finite(state, rate(rates[0], epoch, epoch * epochs.steps + bad_step(state)), run)
-            trained, images = time.perf_counter() - began, epochs.images(0, until)
+                    interrupt(state, run)
+            check_finite(
+                state, rate(state.rates[0], epoch, epoch * epochs.steps + bad_step(state)), run
+            )
+            trained = time.perf_counter() - began
             row = {
                 **({"stage": 2} if session.earlier else {}),
                 "epoch": before + epoch + 1,
-                "lr": rate(rates[0], epoch, epoch * epochs.steps + until - 1),
-                "train_loss": state.losses.cpu().double().sum().item() / images,
-                "train_accuracy": state.hits.item() / images,
-                **({"train_penalty": state.penalties.item() / images} if penalized(stages) else {}),
+                "lr": rate(state.rates[0], epoch, epoch * epochs.steps + until - 1),
+                **sums_of(state, epochs.images(0, until), penalized(stages)),
                 **validate(work.of(state.kept), work.val, parts.loss, device, settings),
                 "seconds": time.perf_counter() - began,
                 "images_per_s": epochs.images(first, until) / trained,
@@ -192,6 +175,49 @@ def fit(
 
     network.load_state_dict(checkpoint.load(run / "checkpoints" / "best.pt", device)["model"])
     return Fitted(state.best["epoch"], state.best["value"], state.history, state.seconds, pruned)
+
+
+def start(
+    session: Session, network: nn.Module, parts: Parts, settings: Trainer, steps: int
+) -> tuple[State, Mapping[str, Stage]]:
+    """The state at the beginning, or where last.pt left it; and the stages after a switch.
+
+    steps: of an epoch.
+    """
+    device = session.device
+    network.to(device)
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)
+    later = parts.stages
+    if settings.switch_at is not None:
+        later = switched(network, parts.stages, settings.switch_to)
+    optimizer = parts.optimizer(parameter_groups(network, parts.stages, later))
+    check_groups(optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=session.precision == torch.float16)
+    state = State(network, optimizer, scaler, steps=steps, device=device, ema=settings.ema)
+    if session.resume:
+        saved = checkpoint.load(session.folder / "checkpoints" / "last.pt", device)
+        state.load_state_dict(saved, settings.batch_size)
+        log.info("Resumed at epoch %d, step %d of %d", state.epoch + 1, state.step, steps)
+    return state, later
+
+
+def interrupt(state: State, run: Path) -> NoReturn:
+    """Save the state of this very step, and raise Interrupted with the way to go on."""
+    state.save_last(run)
+    raise Interrupted(
+        f"Interrupted in epoch {state.epoch + 1} at step {state.step} of {len(state.losses)}; "
+        f"the state is saved.\nGo on with: medexp train resume={run}"
+    )
+
+
+def sums_of(state: State, images: int, penalty: bool) -> Row:
+    """The training columns of an epoch's row, over so many images."""
+    return {
+        "train_loss": state.losses.cpu().double().sum().item() / images,
+        "train_accuracy": state.hits.item() / images,
+        **({"train_penalty": state.penalties.item() / images} if penalty else {}),
+    }
 
 
 def bad_step(state: State) -> int:

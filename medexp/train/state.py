@@ -41,6 +41,7 @@ class State:
         self.network, self.optimizer, self.scaler = network, optimizer, scaler
         self.average = averaged(network, ema) if ema else None
         self.device = device
+        self.rates = [group["lr"] for group in optimizer.param_groups]  # the initial ones
         self.epoch = self.step = 0
         self.history: list[Row] = []
         self.best: dict[str, Any] = {"epoch": 0, "value": None}

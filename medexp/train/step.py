@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from medexp.config.settings import Stage
+from medexp.config.settings import Stage, Trainer
 from medexp.models.stages import penalty
 from medexp.score.predict import class_logits
 from medexp.train.profile import untimed
@@ -26,8 +26,9 @@ class Step:
     """What a step does with a batch: to the network, the gradients, the optimizer and the scaler.
 
     forward: what stands for the network, compiled or behind kept features; loss: (logits, labels)
-    -> mean over the batch; autocast: a context for the forward pass; accumulate: parts that a batch
-    is computed in; clip_norm: limit of the norm of all gradients; timed: as profile.Profile's.
+    -> mean over the batch; autocast: a context for the forward pass. Of the settings it takes
+    accumulate, the parts that a batch is computed in, and clip_norm, the limit of all gradients'
+    norm. timed: as profile.Profile's.
     """
 
     def __init__(
@@ -36,16 +37,15 @@ class Step:
         forward: Callable[[Tensor], Any],
         loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: Optimizer,
+        settings: Trainer,
         *,
         autocast: Callable[[], AbstractContextManager[Any]],
         scaler: torch.amp.GradScaler,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
         timed: Callable[[str], AbstractContextManager[None]] = untimed,
     ) -> None:
         self.network, self.forward, self.loss, self.optimizer = network, forward, loss, optimizer
         self.autocast, self.scaler, self.timed = autocast, scaler, timed
-        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.accumulate, self.clip_norm = settings.accumulate, settings.clip_norm
         self.aux_weight = getattr(network, "aux_weight", 0.0)
 
     def __call__(self, x: Tensor, target: Tensor, stages: Mapping[str, Stage]) -> Totals:

@@ -110,10 +110,9 @@ def working(
             compiled(forward) if settings.compile else forward,
             parts.loss,
             state.optimizer,
+            settings,
             autocast=autocast,
             scaler=state.scaler,
-            accumulate=settings.accumulate,
-            clip_norm=settings.clip_norm,
             timed=profiler.timed,
         )
         train_on = of_choice(

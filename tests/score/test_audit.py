@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 from medexp.config.paper import parse_paper
 from medexp.errors import MedexpError
 from medexp.score import audit
-from medexp.score.audit import Count
+from medexp.score.checks import Count
 
 BINARY = {
     "Accuracy": "accuracy",

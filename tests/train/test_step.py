@@ -9,8 +9,8 @@ from torch import nn
 from medexp.config.settings import Stage
 from medexp.train.losses import cross_entropy
 from medexp.train.step import Step, set_rate
+from tests.train.kit import settings_of
 
-CPU = torch.device("cpu")
 X, Y = torch.rand(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
 
 
@@ -25,9 +25,11 @@ def step_of(network, **changes):
         network,
         cross_entropy,
         torch.optim.SGD(network.parameters(), lr=0.1),
+        settings_of(
+            **{key: changes.pop(key) for key in ("accumulate", "clip_norm") if key in changes}
+        ),
         autocast=partial(torch.autocast, "cpu", enabled=False),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        **changes,
     )
 
 

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medexp.errors import MedexpError
-from medexp.report.figure.sweeps import leading
 from medexp.report.table.entries import run_labels, run_names
 from medexp.report.table.load import Predictions, Run, read_predictions
 from medexp.report.table.repeats import Repeats, arranged, find_repeats, scores
+from medexp.report.table.sweeps import leading
 from medexp.score.metrics import predict
 
 NOTES = (

@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 from medexp.config.paper import Paper, parse_paper
 from medexp.errors import MedexpError
 from medexp.report.figure import figures
-from medexp.report.figure.figures import check_figures, overlay_figures, roc_points, write_figures
+from medexp.report.figure.figures import check_figures, overlay_figures, write_figures
+from medexp.report.figure.kinds import roc_points
 from medexp.report.figure.plots import save_twice
 from medexp.report.table.load import find_runs, read_predictions
 from tests.conftest import ROOT

@@ -14,20 +14,9 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from medexp.report.figure.sweeps import (
-    Sweep,
-    crossed,
-    crossed_figure,
-    held,
-    leading,
-    monitored,
-    panels_figure,
-    quantities,
-    ranked,
-    read_sweep,
-    write_search,
-)
+from medexp.report.figure.sweeps import crossed_figure, panels_figure, quantities, write_search
 from medexp.report.table.load import find_runs
+from medexp.report.table.sweeps import Sweep, crossed, held, leading, monitored, ranked, read_sweep
 
 MakeRun = Callable[..., Path]
 LR, BATCH = "optimizer.lr", "trainer.batch_size"
