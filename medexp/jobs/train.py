@@ -54,7 +54,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         log.info("First phase:")
         first = train_phase(replace(settings, second={}), folder / "first", resume=resume)
         start = folder / "first"
-        earlier = [{"stage": 1, **row} for row in first.fitted.history]
+        earlier = [{"phase": 1, **row} for row in first.fitted.history]
         log.info("Second phase:")
         del first
     elif settings.init_from is not None:

@@ -75,7 +75,7 @@ def explained(cells: Iterable[Compared]) -> list[str]:
     because = ", ".join(sorted(reasons.get(NOT_COMPARABLE, ())))
     meanings = {
         WITHIN: "our 95% interval holds a number that is printed like the reported one",
-        DIFFERS: "it holds none",
+        DIFFERS: "it holds no such number",
         NOT_COMPARABLE: f"not comparable ({because})",
         NO_INTERVAL: "ours has no interval",
     }

@@ -154,7 +154,7 @@ def fit(
             )
             trained = time.perf_counter() - began
             row = {
-                **({"stage": 2} if session.earlier else {}),
+                **({"phase": 2} if session.earlier else {}),
                 "epoch": before + epoch + 1,
                 "lr": rate(state.rates[0], epoch, epoch * epochs.steps + until - 1),
                 **sums_of(state, epochs.images(0, until), penalized(stages)),

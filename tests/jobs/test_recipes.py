@@ -99,7 +99,7 @@ def test_two_stages_in_one_run(medexp):
         "second.trainer.batch_size=16", "second.dataset.max_train=40", "trainer.monitor=val_loss",
     )  # fmt: skip
     rows = history(run)
-    assert [(row["stage"], row["epoch"]) for row in rows] == [
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
         ("1", "1"), ("1", "2"), ("2", "3"), ("2", "4"), ("2", "5")
     ]  # fmt: skip
     assert [row["lr"] for row in rows] == ["0.01"] * 2 + ["0.005"] * 3

@@ -58,7 +58,9 @@ class Subject:
     notes: tuple[str, ...] = ()
     paper: Paper | None = None
 
-    def said(self, drawn: Collection[Line], repeats: str = "Of repeats the first") -> list[str]:
+    def said(
+        self, drawn: Collection[Line], repeats: str = "Of several seeds or folds: the first"
+    ) -> list[str]:
         """The notes, which of the lines could not be drawn, and what is drawn of repeats."""
         missing = [f"{line.label}{line.state}" for line in self.lines if line not in drawn]
         return [
@@ -142,7 +144,7 @@ def curves(subject: Subject, *, quantity: str = "val_loss", both: bool = False) 
     drawn = [line for line in subject.lines if any(_has(run, quantity) for run in line.runs)]
     if not drawn:
         return None
-    notes = subject.said(drawn, "Of repeats each is a thin line")
+    notes = subject.said(drawn, "Of several seeds or folds: each a thin line")
     labels = [f"{line.label}{line.state}{_times(line)}" for line in drawn]
     ways: dict[str, Literal["-", "--"]] = {"validation": "-", "training": "--"} if both else {}
     shown = [run for line in drawn for run in line.runs]
@@ -271,7 +273,10 @@ def bars(subject: Subject, *, columns: Sequence[str], before: str, after: str) -
     size = (max(1.0 + 0.8 * len(names), 5.0 if across == 1 else 3.2) * across, 3.2 * down)
     labels = [before.strip(), after.strip(), "reported"]
     runs = [run for line in lines.values() for run in line.runs]
-    notes = ["Bars: ours, with 95% intervals", *own.said(lines.values(), "Of repeats the mean")]
+    notes = [
+        "Bars: ours, with 95% intervals",
+        *own.said(lines.values(), "Of several seeds or folds: the mean"),
+    ]
     figure, panels = frame(subject.title, runs, notes, size, grid=(down, across), labels=labels)
     for axes, column in zip(panels, wanted, strict=False):
         tops = [

@@ -31,8 +31,8 @@ NOTES = (
     "Difference of AUC: DeLong et al. (1988), with a 95% interval; of accuracy: McNemar's exact"
     " test. Both take images as independent, and say nothing of the chance in training.",
     "p (Holm): adjusted for all pairs here, each test by itself (Holm 1979).",
-    "Of repeats the first stands for all; of more than 12 runs of a data set the 12 best by"
-    " validation are compared.",
+    "Where runs differ in seed or fold alone, the first of them is compared; of more than 12 runs"
+    " of a data set, the 12 best by validation.",
 )
 
 _STATISTICS = (
@@ -160,10 +160,10 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 def compare_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every pair of scored runs of one data set, as a flat JSON-ready mapping; NOTES explain it.
 
-    Of repeats the first scored run stands for all, and of more than 12 of a data set the 12 best by
-    validation (`sweeps.leading`). A pair that was not scored on the same images has a `reason`, and
-    no statistic; of more than two classes the AUC is not compared. Runs of different data sets are
-    no pair.
+    Of runs that differ in seed or fold alone the first scored one is compared, and of more than 12
+    of a data set the 12 best by validation (`sweeps.leading`). A pair that was not scored on the
+    same images has a `reason`, and no statistic; of more than two classes the AUC is not compared.
+    Runs of different data sets are no pair.
     """
     groups = find_repeats(runs)
     labels = run_labels(runs, groups)

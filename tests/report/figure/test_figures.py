@@ -320,10 +320,12 @@ def test_repeats_are_thin_lines_of_one_look_and_the_first_is_the_roc(
     assert len({(line.get_color(), line.get_marker()) for line in lines[:3]}) == 1
     assert {line.get_linewidth() for line in lines[:3]} == {1.1} and lines[3].get_linewidth() == 2
     assert entries(kept["f0"]) == ["after #1: native1 (3 runs)", "after #2: native2"]
-    assert "Of repeats each is a thin line" in kept["f0"].get_suptitle()
+    assert "Of several seeds or folds: each a thin line" in kept["f0"].get_suptitle()
     area = metrics(paths[0])["auc_binary"]
     assert f"native1: AUC {area:.3f}" in entries(kept["f1"])[0] and len(entries(kept["f1"])) == 2
-    assert all("Of repeats the first" in kept[name].get_suptitle() for name in ("f1", "f2"))
+    assert all(
+        "Of several seeds or folds: the first" in kept[name].get_suptitle() for name in ("f1", "f2")
+    )
     counts = [text.get_text().split("\n")[0] for text in kept["f2"].axes[0].texts]
     matrix = metrics(paths[0])["confusion_matrix"]
     assert [int(count) for count in counts] == [n for row in matrix for n in row]
@@ -341,7 +343,7 @@ def test_bars_are_ours_with_intervals_beside_the_reported(
     assert [axes.get_title() for axes in figure.axes] == list(COLUMNS)
     assert entries(figure) == ["before", "after", "reported"]
     assert "No run of before #2, after #2" in figure.get_suptitle()
-    assert "Of repeats the mean" in figure.get_suptitle()
+    assert "Of several seeds or folds: the mean" in figure.get_suptitle()
     for axes, (place, (metric, scale)) in zip(
         figure.axes, enumerate(COLUMNS.values()), strict=True
     ):
