@@ -41,6 +41,15 @@ def test_a_network_that_became_data_is_found_by_its_option():
     assert of_today(before) == settings
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("load_folder", "image_folder"), ("load_table", "csv_table")]
+)
+def test_the_readers_of_photographs_are_found_in_their_own_files(old, new):
+    made = of_today({"dataset": {"_target_": f"medexp.data.folders.{old}"}})
+    assert made == {"dataset": {"_target_": f"medexp.data.read.{new}.load"}}
+    assert callable(locate(made["dataset"]["_target_"], "dataset._target_"))
+
+
 def test_every_place_that_is_named_is_there():
     assert all((conf_dir() / f"{option}.yaml").is_file() for option in OPTIONS.values())
     for module in MOVED.values():
