@@ -39,6 +39,7 @@ from medexp.models.layers import (
     Conv2dSame,
     MaxPool2dSame,
     batch_norm,
+    dense_head,
     flatten_channels_last,
     keras_init_,
     same_size,
@@ -106,17 +107,7 @@ class AllNet(nn.Module):
                 features[f"block{block}_pool1"] = MaxPool2dSame(2)
                 height, width = same_size(height, 2), same_size(width, 2)
         self.features = nn.Sequential(features)
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * channels, dense[0]),
-                relu1=nn.ReLU(inplace=True),
-                dropout1=nn.Dropout(dropout[0]),
-                dense2=nn.Linear(dense[0], dense[1]),
-                relu2=nn.ReLU(inplace=True),
-                dropout2=nn.Dropout(dropout[1]),
-                output=nn.Linear(dense[1], num_classes),
-            )
-        )
+        self.head = dense_head(height * width * channels, dense, num_classes, dropout)
         if keras_defaults:
             keras_init_(self)
 

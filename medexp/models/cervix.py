@@ -25,21 +25,18 @@ parameters lie between CervixNet-1 and Inception v2: "a compromise".
 Chosen in both: `same` padding, ReLU, one output a class, Keras' defaults (TensorFlow 1's own).
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medexp.errors import ConfigError
-from medexp.models.checks import require_data, require_rates, require_sizes
+from medexp.models.checks import require_booleans, require_data, require_rates, require_sizes
 from medexp.models.layers import (
-    Conv2dSame,
-    MaxPool2dSame,
+    SameBlock,
+    dense_head,
     flatten_channels_last,
     keras_init_,
-    same_size,
+    same_blocks,
 )
-from medexp.models.layers import batch_norm as batch_norm_layer
 
 
 class CervixNet1(nn.Module):
@@ -81,25 +78,12 @@ class CervixNet1(nn.Module):
         require_sizes("model.dense", [dense])
         require_rates("model.dropout", [dropout])
 
-        features: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, (height, width) = in_channels, image_size
-        for i in range(2):
-            features[f"conv{i + 1}"] = Conv2dSame(
-                channels, filters[i], kernels[i], strides[i], bias=False
-            )
-            features[f"relu{i + 1}"] = nn.ReLU(inplace=True)
-            features[f"norm{i + 1}"] = batch_norm_layer(filters[i], keras_defaults)
-            features[f"dropout{i + 1}"] = nn.Dropout(dropout)
-            channels = filters[i]
-            height, width = same_size(height, strides[i]), same_size(width, strides[i])
-        self.features = nn.Sequential(features)
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * channels, dense),
-                relu1=nn.ReLU(inplace=True),
-                output=nn.Linear(dense, num_classes),
-            )
-        )
+        blocks = [
+            SameBlock(out, kernel, stride, bias=False, norm=True, dropout=dropout)
+            for out, kernel, stride in zip(filters, kernels, strides, strict=True)
+        ]
+        self.features, units = same_blocks(in_channels, image_size, blocks, keras_defaults)
+        self.head = dense_head(units, [dense], num_classes)
         if keras_defaults:
             keras_init_(self)
 
@@ -157,40 +141,27 @@ class CervixNet2(nn.Module):
         require_data(num_classes, in_channels, image_size)
         for key, sizes in (("kernels", kernels), ("filters", filters), ("strides", strides)):
             require_sizes(f"model.{key}", sizes, length=5)
-        if not isinstance(pools, Sequence) or [type(pool) for pool in pools] != [bool] * 5:
-            raise ConfigError(f"model.pools={pools}: must be 5 booleans, one for each convolution")
+        require_booleans("model.pools", pools, 5, "convolution")
         require_sizes("model.pool_size", [pool_size])
         require_sizes("model.pool_stride", [pool_stride])
         require_sizes("model.dense", dense, length=None)
         require_rates("model.dropout", [dropout])
         require_rates("model.conv_dropout", [conv_dropout])
 
-        features: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, (height, width) = in_channels, image_size
-        for i in range(5):
-            features[f"conv{i + 1}"] = Conv2dSame(
-                channels, filters[i], kernels[i], strides[i], bias=not batch_norm
+        blocks = [
+            SameBlock(
+                filters=out,
+                kernel=kernel,
+                stride=stride,
+                bias=not batch_norm,
+                norm=batch_norm,
+                pool=(pool_size, pool_stride) if pooled else None,
+                dropout=conv_dropout,
             )
-            features[f"relu{i + 1}"] = nn.ReLU(inplace=True)
-            if batch_norm:
-                features[f"norm{i + 1}"] = batch_norm_layer(filters[i], keras_defaults)
-            channels = filters[i]
-            height, width = same_size(height, strides[i]), same_size(width, strides[i])
-            if pools[i]:
-                features[f"pool{i + 1}"] = MaxPool2dSame(pool_size, pool_stride)
-                height, width = same_size(height, pool_stride), same_size(width, pool_stride)
-            features[f"dropout{i + 1}"] = nn.Dropout(conv_dropout)
-        self.features = nn.Sequential(features)
-
-        head: OrderedDict[str, nn.Module] = OrderedDict()
-        units = height * width * channels
-        for i, width_out in enumerate(dense):
-            head[f"dense{i + 1}"] = nn.Linear(units, width_out)
-            head[f"relu{i + 1}"] = nn.ReLU(inplace=True)
-            head[f"dropout{i + 1}"] = nn.Dropout(dropout)
-            units = width_out
-        head["output"] = nn.Linear(units, num_classes)
-        self.head = nn.Sequential(head)
+            for out, kernel, stride, pooled in zip(filters, kernels, strides, pools, strict=True)
+        ]
+        self.features, units = same_blocks(in_channels, image_size, blocks, keras_defaults)
+        self.head = dense_head(units, dense, num_classes, [dropout] * len(dense))
         if keras_defaults:
             keras_init_(self)
 

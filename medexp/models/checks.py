@@ -23,13 +23,13 @@ def require_image(image_size: Sequence[int], smallest: int = 1) -> None:
         raise too_small(image_size, smallest)
 
 
-def too_small(image_size: Sequence[int], smallest: int, given: str = "") -> ConfigError:
+def too_small(image_size: Sequence[int], smallest: int, setting: str = "") -> ConfigError:
     """The refusal of a small image, for networks that compute the smallest side themselves.
 
     Args:
-        given: what the smallest side depends on, as in "model.padding=valid".
+        setting: what the smallest side depends on, as in "model.padding=valid".
     """
-    works = f"works with {given}" if given else "works"
+    works = f"works with {setting}" if setting else "works"
     return ConfigError(
         f"image_size={image_size}: too small for this network; the smallest that {works} is "
         f"{smallest}x{smallest}"
@@ -62,3 +62,9 @@ def require_rates(
         if length != 1:
             wanted = f"{length} numbers, each {wanted}s"
         raise ConfigError(f"{name}={shown}: must be {wanted} of {of}")
+
+
+def require_booleans(name: str, values: Sequence[bool], length: int, each: str) -> None:
+    """Refuse anything but `length` booleans; `each` says what one of them is for."""
+    if not isinstance(values, Sequence) or [type(value) for value in values] != [bool] * length:
+        raise ConfigError(f"{name}={values}: must be {length} booleans, one for each {each}")

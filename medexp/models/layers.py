@@ -5,6 +5,10 @@ channels-last flattening, Glorot-uniform kernels with zero biases, and BatchNorm
 Checked against Keras 3 in `tests/models/test_layers.py`.
 """
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,6 +112,69 @@ def batch_norm(channels: int, keras_defaults: bool) -> nn.BatchNorm2d:
     if keras_defaults:
         return nn.BatchNorm2d(channels, eps=KERAS_BN_EPS, momentum=KERAS_BN_MOMENTUM)
     return nn.BatchNorm2d(channels)
+
+
+@dataclass(frozen=True)
+class SameBlock:
+    """A `same` convolution with ReLU, then BatchNorm, max-pooling and dropout where it has them.
+
+    kernel, stride: window edge and step in pixels. pool: edge and step of the max-pooling.
+    dropout: share of activations dropped; 0 is a layer that drops nothing, None is no layer.
+    """
+
+    filters: int
+    kernel: int
+    stride: int
+    bias: bool = True
+    norm: bool = False
+    pool: tuple[int, int] | None = None
+    dropout: float | None = None
+
+
+def same_blocks(
+    in_channels: int, image_size: tuple[int, int], blocks: Sequence[SameBlock], keras_defaults: bool
+) -> tuple[nn.Sequential, int]:
+    """The blocks as `conv1`, `relu1`, `norm1`, `pool1`, `dropout1`, `conv2`, ...
+
+    Returns:
+        the layers, and how many values they leave of an image (H, W).
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels, (height, width) = in_channels, image_size
+    for i, block in enumerate(blocks, start=1):
+        layers[f"conv{i}"] = Conv2dSame(
+            channels, block.filters, block.kernel, block.stride, bias=block.bias
+        )
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        channels = block.filters
+        height, width = same_size(height, block.stride), same_size(width, block.stride)
+        if block.norm:
+            layers[f"norm{i}"] = batch_norm(channels, keras_defaults)
+        if block.pool is not None:
+            layers[f"pool{i}"] = MaxPool2dSame(*block.pool)
+            height, width = same_size(height, block.pool[1]), same_size(width, block.pool[1])
+        if block.dropout is not None:
+            layers[f"dropout{i}"] = nn.Dropout(block.dropout)
+    return nn.Sequential(layers), height * width * channels
+
+
+def dense_head(
+    inputs: int, dense: Sequence[int], outputs: int, dropout: Sequence[float] | None = None
+) -> nn.Sequential:
+    """Hidden dense layers with ReLU and the last one: `dense1`, `relu1`, `dropout1`, ..., `output`.
+
+    dense: units of the hidden layers. dropout: share of activations dropped behind each of them;
+    None is no dropout layer. (N, inputs) -> (N, outputs).
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, units in enumerate(dense, start=1):
+        layers[f"dense{i}"] = nn.Linear(inputs, units)
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        if dropout is not None:
+            layers[f"dropout{i}"] = nn.Dropout(dropout[i - 1])
+        inputs = units
+    layers["output"] = nn.Linear(inputs, outputs)
+    return nn.Sequential(layers)
 
 
 def flatten_channels_last(x: Tensor) -> Tensor:

@@ -20,21 +20,18 @@ BatchNorm behind the convolution's ReLU and before the pooling, as in the usual 
 `Conv2D(activation="relu")`, `BatchNormalization()`; ReLU in the dense layers; Keras' defaults.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medexp.errors import ConfigError
-from medexp.models.checks import require_data, require_sizes
+from medexp.models.checks import require_booleans, require_data, require_sizes
 from medexp.models.layers import (
-    Conv2dSame,
-    MaxPool2dSame,
+    SameBlock,
+    dense_head,
     flatten_channels_last,
     keras_init_,
-    same_size,
+    same_blocks,
 )
-from medexp.models.layers import batch_norm as batch_norm_layer
 
 
 class NativeCNN(nn.Module):
@@ -79,32 +76,15 @@ class NativeCNN(nn.Module):
         require_sizes("model.dense", dense, length=2)
         require_sizes("model.pool_size", [pool_size])
         require_sizes("model.pool_stride", [pool_stride])
-        if not isinstance(batch_norm, Sequence) or [type(b) for b in batch_norm] != [bool] * 3:
-            raise ConfigError(
-                f"model.batch_norm={batch_norm}: must be 3 booleans, one for each convolution"
-            )
+        require_booleans("model.batch_norm", batch_norm, 3, "convolution")
 
-        features: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, (height, width) = in_channels, image_size
-        for i in range(3):
-            features[f"conv{i + 1}"] = Conv2dSame(channels, filters[i], kernels[i], strides[i])
-            features[f"relu{i + 1}"] = nn.ReLU(inplace=True)
-            if batch_norm[i]:
-                features[f"norm{i + 1}"] = batch_norm_layer(filters[i], keras_defaults)
-            features[f"pool{i + 1}"] = MaxPool2dSame(pool_size, pool_stride)
-            channels = filters[i]
-            height = same_size(same_size(height, strides[i]), pool_stride)
-            width = same_size(same_size(width, strides[i]), pool_stride)
-        self.features = nn.Sequential(features)
-        self.head = nn.Sequential(
-            OrderedDict(
-                dense1=nn.Linear(height * width * channels, dense[0]),
-                relu1=nn.ReLU(inplace=True),
-                dense2=nn.Linear(dense[0], dense[1]),
-                relu2=nn.ReLU(inplace=True),
-                output=nn.Linear(dense[1], 1 if num_classes == 2 else num_classes),
-            )
-        )
+        layers = zip(filters, kernels, strides, batch_norm, strict=True)
+        blocks = [
+            SameBlock(out, kernel, stride, norm=norm, pool=(pool_size, pool_stride))
+            for out, kernel, stride, norm in layers
+        ]
+        self.features, units = same_blocks(in_channels, image_size, blocks, keras_defaults)
+        self.head = dense_head(units, dense, 1 if num_classes == 2 else num_classes)
         if keras_defaults:
             keras_init_(self)
 
