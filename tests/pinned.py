@@ -67,7 +67,6 @@ VARIED = {  # name -> overrides of a short run of native3
     "frozen": (
         *("dataset=tbt", "source.size=24", "dataset.size=[3,32,32]", "model=viptt"),
         *("model.weights=null", "augment=none", "model.stages.colour.frozen=true"),
-        *("model.stages.vgg.frozen=true", "trainer.batch_size=8", "trainer.monitor=val_loss"),
         "model.stages.features.frozen=true",
     ),
     "previews": ("plot_schedule=true", "plot_augment=true"),
