@@ -48,18 +48,18 @@ class Chain:
         return torch.cat([step.draw(n, generator) for step in self.steps], dim=1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        for step, own in zip(self.steps, self.split(draws), strict=True):
-            images = step(images, own)
+        for step, columns in zip(self.steps, self.split(draws), strict=True):
+            images = step(images, columns)
         return images
 
     def _mix(self, x: Tensor, target: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        for step, own in zip(self.steps, self.split(draws), strict=True):
+        for step, columns in zip(self.steps, self.split(draws), strict=True):
             if hasattr(step, "mix"):
-                x, target = step.mix(x, target, own)
+                x, target = step.mix(x, target, columns)
         return x, target
 
     def split(self, draws: Tensor) -> tuple[Tensor, ...]:
-        """The steps' own columns."""
+        """The columns of each step."""
         return torch.split(draws, self.widths, dim=1)
 
 
@@ -76,8 +76,8 @@ def where(
     """
     if images.device.type == "cpu":
         rows = chosen.nonzero().squeeze(1)
-        own = (column.index_select(0, rows) for column in columns)
-        changed = change(images.index_select(0, rows), *own)
+        chosen_columns = (column.index_select(0, rows) for column in columns)
+        changed = change(images.index_select(0, rows), *chosen_columns)
         if not images.is_contiguous():
             return images.index_copy_(0, rows, changed)
         copy_rows(images, rows, dense(changed))

@@ -47,10 +47,9 @@ def mapped(images: Tensor, factor: Tensor, of_mean: Tensor) -> Tensor:
         grey = 0.2989 * means[:, 0] + 0.587 * means[:, 1] + 0.114 * means[:, 2]  # ITU-R 601
     else:
         grey = means.mean(1)
-    own = (-1, *[1] * (images.ndim - 1))
-    out = (
-        images.to(torch.float32, copy=True).mul_(factor.view(own)).add_((of_mean * grey).view(own))
-    )
+    per_image = (-1, *[1] * (images.ndim - 1))
+    out = images.to(torch.float32, copy=True).mul_(factor.view(per_image))
+    out.add_((of_mean * grey).view(per_image))
     return as_stored(out, images.dtype)
 
 

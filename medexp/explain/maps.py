@@ -73,13 +73,13 @@ def gradcam_maps(
         outputs = _of_all_images(calls, x, layer)
         gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     maps = torch.cat([output.detach() for output in outputs])
-    gradient = torch.cat(
+    of_maps = torch.cat(
         [
-            torch.zeros_like(output) if found is None else found
-            for found, output in zip(gradients, outputs, strict=True)
+            torch.zeros_like(output) if gradient is None else gradient
+            for gradient, output in zip(gradients, outputs, strict=True)
         ]
     )
-    weights = gradient.flatten(2).mean(dim=2)  # (rows, maps)
+    weights = of_maps.flatten(2).mean(dim=2)  # (rows, maps)
     cam = torch.einsum("rm,rm...->r...", weights, maps).relu().unsqueeze(1)
     size = x.shape[-2:] if maps.ndim == 4 else x.shape[2:]
     mode = "bilinear" if maps.ndim == 4 else "trilinear"
@@ -98,11 +98,11 @@ def last_maps(network: nn.Module, x: Tensor) -> str:
     Raises:
         MedexpError: the network has no such convolution.
     """
-    found: list[str] = []
+    last: list[str] = []
     pooled: list[Tensor] = []  # held, so that they can be told by identity
     of_convolution = False
 
-    def note(name: str, module: nn.Module, given: Any, output: Any) -> None:
+    def note(name: str, module: nn.Module, x: Any, output: Any) -> None:
         nonlocal of_convolution
         if isinstance(module, _CONVOLUTIONS):
             of_convolution = True
@@ -111,15 +111,15 @@ def last_maps(network: nn.Module, x: Tensor) -> str:
         if "Pool" in type(module).__name__ and isinstance(output, Tensor):
             pooled.append(output)
         elif of_convolution and _is_maps(output) and not any(output is p for p in pooled):
-            found[:] = [name]
+            last[:] = [name]
 
     _watch(network, x[:1], note)
-    if not found:
+    if not last:
         raise MedexpError(
             f"explain=gradcam: {type(network).__name__} has no convolution whose output is larger "
             "than one pixel. Use explain=saliency"
         )
-    return found[0]
+    return last[0]
 
 
 def feature_maps(network: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
@@ -131,13 +131,13 @@ def feature_maps(network: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     x: (1, C, H, W) or (1, C, D, H, W) float. Returns {dotted path of the convolution: (maps, h, w)}
     in forward order.
     """
-    found: dict[str, np.ndarray] = {}
+    grids: dict[str, np.ndarray] = {}
     rows_before: dict[str, int] = {}
     held: list[Tensor] = []
     source: dict[int, tuple[str, int]] = {}  # id of a tensor -> its convolution, the row to keep
     wanted = x.shape[2] // 2 if x.ndim == 5 else 0
 
-    def note(name: str, module: nn.Module, given: Any, output: Any) -> None:
+    def note(name: str, module: nn.Module, x: Any, output: Any) -> None:
         if not _is_maps(output, least=1):
             return
         if isinstance(module, _CONVOLUTIONS):
@@ -148,18 +148,18 @@ def feature_maps(network: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
             if not 0 <= row < len(output) or (output.ndim == 5 and before):
                 return
             source[id(output)] = (name, row)
-        elif _follows(module) and id(given) in source:
-            source[id(output)] = source[id(given)]
+        elif _follows(module) and id(x) in source:
+            source[id(output)] = source[id(x)]
         else:
             return
         held.append(output)
         origin, row = source[id(output)]
         maps = output[row]
         maps = maps[:, maps.shape[1] // 2] if maps.ndim == 4 else maps
-        found[origin] = maps.float().cpu().numpy().copy()  # a later layer may work in place
+        grids[origin] = maps.float().cpu().numpy().copy()  # a later layer may work in place
 
     _watch(network, x, note)
-    return found
+    return grids
 
 
 # ---------------------------------------------------------------- parts
@@ -209,8 +209,8 @@ def _watch(network: nn.Module, x: Tensor, note: Callable[[str, nn.Module, Any, A
     """One forward in which every call of every module is noted: name, module, input, output."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def call(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            note(name, module, given[0] if given else None, output)
+        def call(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            note(name, module, inputs[0] if inputs else None, output)
 
         return call
 

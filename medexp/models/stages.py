@@ -69,9 +69,10 @@ def parameter_groups(
         stage = stages.get(child, Stage())
         if stage.frozen and (later is None or later[child].frozen):
             continue
-        own = {key: getattr(stage, key) for key in ("lr", "weight_decay")}
-        own = {key: value for key, value in own.items() if value is not None}
-        groups.setdefault(child if own else "", {"params": [], **own})["params"].append(parameter)
+        options = {key: getattr(stage, key) for key in ("lr", "weight_decay")}
+        options = {key: value for key, value in options.items() if value is not None}
+        group = groups.setdefault(child if options else "", {"params": [], **options})
+        group["params"].append(parameter)
     return list(groups.values())
 
 

@@ -104,9 +104,9 @@ def multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
     as none: elementwise work, pooling, normalisation, and also matrix products outside these
     modules, such as attention's.
     """
-    own = getattr(module, "multiply_adds", None)
-    if callable(own):
-        return int(own(x))
+    multiply_adds = getattr(module, "multiply_adds", None)
+    if callable(multiply_adds):
+        return int(multiply_adds(x))
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return x.numel() * module.weight[0].numel()
     if isinstance(module, nn.modules.conv._ConvNd):

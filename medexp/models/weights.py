@@ -57,11 +57,11 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
         MedexpError: the file is missing, damaged, no checkpoint, or of another network.
     """
     path = imagenet_file(network) if source == "imagenet" else Path(source).expanduser()
-    found = rename(read_tensors(path), getattr(network, "renames", {}), network)
+    tensors = rename(read_tensors(path), getattr(network, "renames", {}), network)
     state = network.state_dict()
     taken: dict[str, Tensor] = {}
     grey, other_shape, unused = [], [], []
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if name not in state:
             unused.append(name)
         elif tensor.shape == state[name].shape:
@@ -74,14 +74,14 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
     # Biases fit by chance: AlexNet's and VGG's have names and lengths in common.
     kernels = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
     fitting = len(kernels & set(taken))
-    if 2 * fitting < max(1, min(len(kernels), sum(t.ndim > 1 for t in found.values()))):
+    if 2 * fitting < max(1, min(len(kernels), sum(t.ndim > 1 for t in tensors.values()))):
         raise MedexpError(
-            f"model.weights={source}: {fitting or 'none'} of its {len(found)} tensors fits as a "
-            f"kernel of {type(network).__name__} (the file has {', '.join(list(found)[:3])}, ...; "
-            f"the network {', '.join(list(state)[:3])}, ...). It is of another network"
+            f"model.weights={source}: {fitting or 'none'} of its {len(tensors)} tensors fits as a "
+            f"kernel of {type(network).__name__} (the file has {', '.join(list(tensors)[:3])}, "
+            f"...; the network {', '.join(list(state)[:3])}, ...). It is of another network"
         )
     network.load_state_dict(state | taken)
-    missing = [name for name in state if name not in found]
+    missing = [name for name in state if name not in tensors]
     return Loaded(
         str(path), tuple(taken), tuple(grey), tuple(other_shape), tuple(missing), tuple(unused)
     )
@@ -91,12 +91,12 @@ def rename(
     tensors: Mapping[str, Tensor], prefixes: Mapping[str, str], network: nn.Module
 ) -> dict[str, Tensor]:
     """torchvision's names as ours, where the file has torchvision's."""
-    own = set(network.state_dict())
+    names = set(network.state_dict())
     renamed = {}
     for name, tensor in tensors.items():
         old = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
         ours = name if old is None else prefixes[old] + name.removeprefix(old)
-        renamed[ours if ours in own else name] = tensor
+        renamed[ours if ours in names else name] = tensor
     return renamed
 
 

@@ -138,8 +138,15 @@ def test_identity():
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
-@pytest.mark.parametrize("shape", [(6, 12, 12, 3), (6, 12, 12, 1), (4, 3, 12, 12, 1)])
+@pytest.mark.parametrize(
+    "dtype, shape",
+    [
+        (torch.uint8, (6, 12, 12, 3)),
+        (torch.uint8, (4, 3, 12, 12, 1)),
+        (torch.float16, (4, 3, 12, 12, 1)),
+        (torch.float32, (6, 12, 12, 1)),
+    ],
+)
 def test_a_batch_of_mixed_draws_equals_its_images_one_by_one(name, dtype, shape):
     augment, images = EVERY[name], noise(*shape, dtype=dtype)
     draws = augment.draw(len(images), seeded(3))
@@ -152,16 +159,15 @@ def test_a_batch_of_mixed_draws_equals_its_images_one_by_one(name, dtype, shape)
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_an_image_is_the_same_whatever_else_is_in_the_batch(name, dtype):
-    augment, images = EVERY[name], noise(9, 12, 12, 3, dtype=dtype)
+def test_an_image_is_the_same_whatever_else_is_in_the_batch(name):
+    augment, images = EVERY[name], noise(9, 12, 12, 3)
     draws = augment.draw(9, seeded(1))
     out = augment(images.clone(), draws)
     turned = torch.arange(9).flip(0)
     torch.testing.assert_close(
         augment(images[turned].clone(), draws[turned])[turned], out, rtol=0, atol=1e-6
     )
-    others, other_draws = noise(9, 12, 12, 3, dtype=dtype, seed=9), augment.draw(9, seeded(9))
+    others, other_draws = noise(9, 12, 12, 3, seed=9), augment.draw(9, seeded(9))
     others[4], other_draws[4] = images[4], draws[4]
     torch.testing.assert_close(augment(others, other_draws)[4], out[4], rtol=0, atol=1e-6)
 
@@ -248,13 +254,6 @@ def test_cuda_is_never_waited_for_and_gives_what_the_cpu_gives(name):
 
 
 # ---------------------------------------------------------------- symmetries
-
-
-def test_flips_and_turns_have_the_eight_symmetries_at_an_eighth_each():
-    square = torch.arange(9, dtype=torch.uint8).reshape(1, 3, 3, 1).expand(16, -1, -1, -1)
-    draws = torch.tensor(list(itertools.product([0.2, 0.7], [0.2, 0.7], [0.1, 0.3, 0.6, 0.9])))
-    counts = Counter(map(bytes, FlipsTurns()(square.clone(), draws).numpy()))
-    assert list(counts.values()) == [2] * 8  # of 16 equally likely draws
 
 
 @pytest.mark.parametrize("p", [Fraction(1, 2), Fraction(11, 20)])

@@ -1,6 +1,5 @@
 """layers.py against Keras 3 on the torch backend, with the same weights, CPU, float32."""
 
-import itertools
 import math
 import os
 
@@ -27,7 +26,12 @@ keras = pytest.importorskip("keras")
 KERNELS = [1, 2, 3, 4, 5, 7, 10, (2, 5), (3, 1)]
 STRIDES = [1, 2, 3, 4, (1, 3)]
 SIZES = [(96, 96), (7, 8), (13, 5), (2, 3), (1, 1)]
-WINDOWS = list(itertools.product(KERNELS, STRIDES, SIZES))
+# Every kernel with every stride, each of both with every size.
+WINDOWS = [
+    (kernel, stride, SIZES[(i + j) % len(SIZES)])
+    for i, kernel in enumerate(KERNELS)
+    for j, stride in enumerate(STRIDES)
+]
 
 
 def to_keras(x):
@@ -175,10 +179,10 @@ def test_groups():
     torch.testing.assert_close(layer(x), expected)
 
 
-@pytest.mark.parametrize("size", [(24, 24), (25, 23)])
-def test_one_graph_and_channels_last_and_bf16(size):
+def test_one_graph_and_channels_last_and_bf16():
+    """The convolution is padded by itself, the pooling and the last layer by us."""
     network = nn.Sequential(Conv2dSame(3, 4, 5, 2), MaxPool2dSame(2, 2), Conv2dSame(4, 4, 2))
-    x = images(size)
+    x = images((25, 23))
     expected = network(x)
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), expected)

@@ -190,35 +190,6 @@ def test_defaults_are_keras_or_torch():
     assert 0.9 * limit < keras_like.features.conv1.weight.abs().max() <= limit
 
 
-def test_channels_last_and_bf16():
-    network = build("native4_counted").eval()
-    x = images()
-    with torch.no_grad():
-        expected = network(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            low = network(x)
-        last = network.to(memory_format=torch.channels_last)
-        close(last(x.to(memory_format=torch.channels_last)), expected)
-    assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), expected, rtol=0.05, atol=0.02)
-
-
-def test_one_graph():
-    network = small()
-    x = images(size=(24, 24))
-    close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
-
-
-def test_state_dict_round_trip(tmp_path):
-    torch.manual_seed(0)
-    first, second = small(), small()
-    first(images(size=(24, 24)))  # moves the running statistics
-    torch.save(first.state_dict(), tmp_path / "weights.pt")
-    second.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
-    x = images(size=(24, 24), seed=1)
-    assert torch.equal(first.eval()(x), second.eval()(x))
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
