@@ -135,13 +135,15 @@ class Trainer:
     batch_size: int = setting(32, "images of a step", least=1)
     eval_batch_size: int = setting(256, "images of a step of evaluation", least=1)
     device: str = setting("auto", "auto, cuda, cuda:1, cpu or mps", numbers=False)
-    amp: str = setting("auto", "precision of training: auto, bf16, fp16 or off")
+    amp: str = setting("auto", "precision of training", choices=("auto", "off", "bf16", "fp16"))
     channels_last: bool = setting(True, "memory layout of images and kernels")
     deterministic: bool = setting(False, "the same bits on CUDA too, slower")
     threads: int | None = setting(None, "CPU threads; null: torch's choice", least=1, numbers=False)
-    data: str = setting("auto", "where images live: auto, device or stream", numbers=False)
+    data: str = setting(
+        "auto", "where images live", choices=("auto", "device", "stream"), numbers=False
+    )
     cache_features: str = setting(
-        "auto", "keep what frozen stages compute: auto, on or off", numbers=False
+        "auto", "keep what frozen stages compute", choices=("auto", "on", "off"), numbers=False
     )
     max_steps: int | None = setting(None, "steps in all; the last epoch is cut short", least=1)
     patience: int | None = setting(None, "epochs without a gain that end it", least=1)
@@ -153,7 +155,7 @@ class Trainer:
     switch_at: int | None = setting(None, "step from which only the stages of switch_to train")
     switch_to: tuple[str, ...] = setting((), "names of stages")
     compile: bool = setting(False, "train by torch.compile")
-    graphs: str = setting("auto", "replay steps as CUDA graphs: auto, on or off")
+    graphs: str = setting("auto", "replay steps as CUDA graphs", choices=("auto", "on", "off"))
     profile: bool = setting(False, "write a table of where the time goes", numbers=False)
     monitor: str = setting("val_auc", "val_loss or a val_ column: which epoch is the best")
     resamples: int = setting(1000, "bootstrap resamples behind the intervals; 0: none")

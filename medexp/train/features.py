@@ -23,14 +23,12 @@ from medexp.augment import Augment, Identity
 from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
 from medexp.data.progress import bar
-from medexp.errors import ConfigError, one_of
+from medexp.errors import ConfigError
 from medexp.models.stages import train_mode
 from medexp.score.predict import to_input
 from medexp.train.device import generator_state
 
 log = logging.getLogger(__name__)
-
-CHOICES = ("auto", "on", "off")
 
 
 class Shown(NamedTuple):
@@ -94,7 +92,6 @@ def shown(
     Raises ConfigError where they are asked for and cannot be kept.
     """
     choice, train, val = settings.cache_features, data.train, data.val
-    one_of("trainer.cache_features", choice, CHOICES)
     images = Shown(train, val, lambda network: network)
     if choice == "off" or (choice == "auto" and (epochs < 2 or not frozen.names())):
         yield images

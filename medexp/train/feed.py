@@ -11,13 +11,12 @@ from torch import Tensor
 
 from medexp.augment import Augment
 from medexp.data.base import Split
-from medexp.errors import ConfigError, one_of
+from medexp.errors import ConfigError
 from medexp.score.predict import to_input
 from medexp.train.profile import untimed
 
 log = logging.getLogger(__name__)
 
-PLACES = ("auto", "device", "stream")
 UPLOAD_BYTES = 2**26  # copied to the device at a time
 # Gathered and augmented at once on a GPU, where launching takes longer than a batch's own work. A
 # CPU works on what its caches hold.
@@ -140,7 +139,6 @@ def in_blocks(cuts: Sequence[tuple[int, int]], count: int) -> list[Sequence[tupl
 
 def pick_place(split: Split, device: torch.device, place: str) -> str:
     """`auto` resolved by the memory that is free now; see Feed."""
-    one_of("trainer.data", place, PLACES)
     need = split.images.nbytes
     if device.type != "cuda":
         # On a CPU the mapped file is in its memory already: a copy would be a second one.

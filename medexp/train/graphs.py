@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from medexp.config.settings import Stage
-from medexp.errors import ConfigError, one_of
+from medexp.errors import ConfigError
 from medexp.train.device import generator_state, set_generator_state, wait_for
 from medexp.train.step import Step, Totals
 
 log = logging.getLogger(__name__)
 
-CHOICES = ("auto", "on", "off")
 WARM_UP = 3  # steps in a row of a kind before it is captured: kernels are tuned, state is made
 LONGEST = 0.03  # seconds of a step: beyond it launching is no matter, and a graph takes memory
 TOLERANCE = 0.05  # of the first replay, relative to the change that a plain step makes
@@ -38,7 +37,6 @@ def of_choice(
 
     Raises ConfigError where graphs are asked for and cannot be.
     """
-    one_of("trainer.graphs", choice, CHOICES)
     if choice == "off":
         return step
     why = None

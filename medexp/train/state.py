@@ -143,8 +143,6 @@ class State:
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of all weights and statistics of a network."""
-    if not 0 < decay < 1:
-        raise ConfigError(f"trainer.ema={decay}: must lie between 0 and 1, or be 0 for none")
     mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
 

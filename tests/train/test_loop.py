@@ -340,12 +340,6 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
     )
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
-def test_a_decay_that_is_none_is_refused(tmp_path, decay):
-    with pytest.raises(ConfigError, match=f"trainer.ema={decay}: must lie between 0 and 1"):
-        fit(tmp_path, linear(), ema=decay)
-
-
 @pytest.mark.parametrize(("limit", "epochs"), [(3, 1), (5, 1), (7, 2), (100, 3)])
 def test_iterations_can_be_limited(tmp_path, limit, epochs):
     steps = []
