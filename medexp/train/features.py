@@ -1,7 +1,8 @@
-"""Features of a network's frozen leading part, computed once and read again in every epoch.
+"""Features of a network's frozen leading part, computed once and read back in every epoch.
 
-A network says how it divides: `leading` names the stages of its first part, `encode` is what they
-make of an input and `classify` makes logits of that: network(x) is classify(encode(x)).
+A network says how it divides: `leading` names the stages of its first part, `encode` computes
+their features of an input and `classify` turns these into logits: network(x) is
+classify(encode(x)).
 """
 
 import logging
@@ -83,7 +84,7 @@ def shown(
     epochs: int,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Iterator[Shown]:
-    """Yield the images, or the features that frozen stages compute of them, kept in `folder`.
+    """Yield the images, or the features that frozen stages compute from them, kept in `folder`.
 
     settings.cache_features: `auto` keeps features where more than one epoch is left and all epochs
     would compute the same. They are computed as the loop would: those of the training images under
@@ -158,7 +159,7 @@ def changing(
 def unfit(
     encode: Callable[[], Tensor], device: torch.device, folder: Path, batches: float
 ) -> str | None:
-    """Why so many batches like the one that `encode` makes features of cannot be kept, or None."""
+    """Why the features of so many batches cannot be kept; None: they can. encode: of one batch."""
     before = generator_state(device)
     need = 4 * encode().numel() * batches
     if not torch.equal(before, generator_state(device)):
@@ -184,19 +185,19 @@ def encoded(network: Any, images: np.ndarray, *, channels_last: bool) -> Tensor:
 def kept(
     encode: Callable[[np.ndarray], Tensor], split: Split, path: Path, batch_size: int
 ) -> tuple[np.ndarray, torch.dtype]:
-    """The features (N, ...) of a split as float32, mapped from the file that they are written to.
+    """The features (N, ...) of a split as float32, mapped from the file they are written to.
 
-    With them the type that `encode` gave them.
+    The second value is the dtype that `encode` returned.
     """
     array: Any = None
     with bar("computing features", len(split)) as advance:
         for start in range(0, len(split), batch_size):
-            found = encode(split.images[start : start + batch_size])
+            features = encode(split.images[start : start + batch_size])
             if array is None:
-                shape = (len(split), *found.shape[1:])
+                shape = (len(split), *features.shape[1:])
                 array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            array[start : start + batch_size] = found.float().cpu().numpy()
-            advance(len(found))
+            array[start : start + batch_size] = features.float().cpu().numpy()
+            advance(len(features))
     array.flush()
     # Copy on write: torch warns of an array that cannot be written to.
-    return np.load(path, mmap_mode="c"), found.dtype
+    return np.load(path, mmap_mode="c"), features.dtype

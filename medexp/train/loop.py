@@ -71,9 +71,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is left of the training: the network holds the best epoch's weights.
+    """The result of a training; the network holds the best epoch's weights.
 
-    pruned: why it ended before its time, as pruning.hopeless says; None: it did not.
+    pruned: the reason for ending it early, from pruning.hopeless; None: it was not pruned.
     """
 
     best_epoch: int
@@ -102,8 +102,8 @@ def fit(
     alone, as in Keras: val_loss is without them. From step `switch_at` on only the stages in
     `switch_to` train. With `ema`, the averaged weights are what is validated and kept.
 
-    All that chance decides in an epoch follows from (seed, epoch), and all else that a resumed run
-    needs is in checkpoints/last.pt, so resumed equals uninterrupted, to the bit on a CPU.
+    Everything random in an epoch follows from (seed, epoch), and all else that a resumed run needs
+    is in checkpoints/last.pt, so a resumed run equals an uninterrupted one, to the bit on a CPU.
 
     Raises MedexpError on a loss that is no number (names the step; last.pt is the last good
     epoch), and Interrupted on Ctrl-C or SIGTERM, after the state of the very step is saved.
@@ -248,7 +248,7 @@ def penalized(stages: Mapping[str, Stage]) -> bool:
 
 
 def ended_early(history: Sequence[Row], settings: Trainer) -> bool:
-    """Whether the monitor has had its last gain of min_delta `patience` epochs ago."""
+    """Whether the monitor has not gained more than min_delta in the last `patience` epochs."""
     if not settings.patience:
         return False
     sign = {"min": 1.0, "max": -1.0}[metrics.direction(settings.monitor)]

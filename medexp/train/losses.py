@@ -146,14 +146,14 @@ def weights_of(
                 "of weights, or change the split"
             )
         return tuple(sum(counts) / (len(counts) * count) for count in counts)
-    given = tuple(float(weight) for weight in weights)
+    values = tuple(float(weight) for weight in weights)
     if counts is not None:
-        check_fit(key, given, len(counts))
-    if not all(0 <= weight < math.inf for weight in given) or not any(given):
+        check_fit(key, values, len(counts))
+    if not all(0 <= weight < math.inf for weight in values) or not any(values):
         raise ConfigError(
             f"{key}={list(weights)}: weights must be numbers of 0 or more, and not all 0"
         )
-    return given
+    return values
 
 
 def check_fit(key: str, weights: tuple[float, ...], classes: int) -> None:

@@ -95,8 +95,8 @@ class Profile:
         unfinished = folder / "trace.tmp"
         profiler.export_chrome_trace(str(unfinished))
         unfinished.replace(folder / "trace.json")
-        found = shares(profiler.key_averages(), seconds, count, cuda=cuda)
-        write_text(folder / "profile.txt", table(found, count, warm_up, images, cuda=cuda))
+        profile = shares(profiler.key_averages(), seconds, count, cuda=cuda)
+        write_text(folder / "profile.txt", table(profile, count, warm_up, images, cuda=cuda))
         log.info("Profile of %d steps in %s", count, folder)
         yield from batches
 
@@ -122,16 +122,16 @@ def shares(events: Iterable[Any], seconds: float, steps: int, *, cuda: bool) -> 
 
     events: torch's averages by name, times in microseconds; seconds: of all steps together.
     """
-    found = [event for event in events if event.device_type.name == "CPU"]
+    on_host = [event for event in events if event.device_type.name == "CPU"]
     step = 1e3 * seconds / steps
     parts = dict.fromkeys(PARTS, 0.0)
-    for event in found:
+    for event in on_host:
         if event.key in parts and event.is_user_annotation:
             parts[event.key] += event.cpu_time_total / 1e3 / steps
-    own = "self_device_time_total" if cuda else "self_cpu_time_total"
+    self_time = "self_device_time_total" if cuda else "self_cpu_time_total"
     operators = [
-        Operator(event.key, getattr(event, own) / 1e3 / steps, event.count / steps)
-        for event in found
+        Operator(event.key, getattr(event, self_time) / 1e3 / steps, event.count / steps)
+        for event in on_host
         if not event.is_user_annotation
     ]
     operators.sort(key=lambda operator: -operator.ms)

@@ -56,7 +56,7 @@ class State:
         return self.average.module if self.average else self.network
 
     def begin_epoch(self) -> None:
-        """Set the sums to nought, or the generators to where the interrupted epoch left them."""
+        """Zero the sums; or, in an interrupted epoch, set the generators to where it was left."""
         if self.step:
             assert self.random is not None
             for device in (torch.device("cpu"), self.device):
@@ -67,7 +67,7 @@ class State:
             sums.zero_()
 
     def add(self, totals: Totals) -> None:
-        """Count a step that was done: its sums, and the average of the weights after it."""
+        """Add the sums of a completed step, and update the average of the weights."""
         # Sums stay on the device: reading one here would make every step wait for it.
         self.losses[self.step] = totals.loss
         self.hits += totals.hits
@@ -77,7 +77,7 @@ class State:
         self.step += 1
 
     def end_epoch(self, row: Row, value: float, monitor: str) -> bool:
-        """Count an epoch that was done; returns whether its monitor is the best so far."""
+        """Record a completed epoch; returns whether its monitor is the best so far."""
         self.history.append(row)
         self.epoch, self.step = self.epoch + 1, 0
         better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
@@ -108,7 +108,7 @@ class State:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], batch_size: int) -> None:
-        """Go on where `saved` was; ConfigError where an epoch was begun with other batches."""
+        """Go on from `saved`; ConfigError where it is within an epoch of other batches."""
         self.network.load_state_dict(saved["model"])
         settings = [
             {key: value for key, value in group.items() if key != "params"}

@@ -1,9 +1,12 @@
 """The loop: exactness, interruption, what is drawn when."""
 
+import csv
+import itertools
 import os
 import shutil
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from medexp.config.settings import Stage
 from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.jobs import build
-from medexp.train import epochs, losses, sampling, schedules
+from medexp.train import epochs, loop, losses, sampling, schedules
 from medexp.train.epochs import epochs_within
 from tests.train import kit
 from tests.train.kit import weights
@@ -128,8 +131,9 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls, 
     with pytest.raises(Interrupted, match="the state is saved") as stop:
         fit(tmp_path / "cut", augment=stop_after(calls), **recipe)
     assert "medexp train resume=" in str(stop.value)
+    again = network()
     torch.manual_seed(123)
-    again, fitted = fit(tmp_path / "cut", network(), augment=flips, resume=True, **recipe)
+    _, fitted = fit(tmp_path / "cut", again, augment=flips, resume=True, **recipe)
     assert torch.equal(weights(again), weights(whole))
     history = [
         (tmp_path / run / "history.csv").read_text().splitlines() for run in ("cut", "whole")
@@ -138,6 +142,36 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(tmp_path, calls, 
         row.split(",")[:-2] for row in history[1]
     ]
     assert len(fitted.history) == 3
+
+
+def test_dropout_follows_from_seed_and_epoch_alone(tmp_path):
+    """Whatever the generators were used for before; a resume at an epoch's end included."""
+    runs = []
+    for folder, drawn, seed in (("one", 1, 0), ("two", 2, 0), ("other", 1, 3)):
+        net = network()
+        torch.manual_seed(drawn)
+        runs.append(fit(tmp_path / folder, net, seed=seed)[0])
+    fit(tmp_path / "cut", epochs=1)
+    net = network()
+    torch.manual_seed(4)
+    runs.append(fit(tmp_path / "cut", net, resume=True)[0])
+    one, two, other, resumed = map(weights, runs)
+    assert torch.equal(one, two) and torch.equal(one, resumed) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_channels_last_is_of_the_weights_and_of_the_batches(tmp_path, last):
+    seen = set()
+
+    net = network()
+    net[0].register_forward_pre_hook(
+        lambda layer, inputs: seen.add(
+            (layer.training, inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    )
+    fit(tmp_path, net, channels_last=last, epochs=1)
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last) == last
+    assert seen == {(True, last), (False, last)}
 
 
 def test_a_half_done_epoch_is_not_resumed_with_other_batches(tmp_path):
@@ -286,6 +320,75 @@ def linear():
 SGD = {"optimizer": partial(torch.optim.SGD, lr=0.05), "monitor": "val_loss"}
 
 
+def test_an_observer_gets_each_row_and_the_state_after_it(tmp_path):
+    seen = []
+    _, fitted = fit(
+        tmp_path, linear(), **SGD, epochs=2,
+        observers=[lambda row, state: seen.append((row, state.epoch, state.step))],
+    )  # fmt: skip
+    assert seen == [(fitted.history[0], 1, 0), (fitted.history[1], 2, 0)]
+
+
+class Bar:
+    """Stands in for progress.Training: what it was made with, the images of its steps, its rows."""
+
+    made, images, rows = [], [], []
+
+    def __init__(self, **options):
+        self.made.append(options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def step(self, images):
+        self.images.append(images)
+
+    def epoch(self, row, monitor):
+        self.rows.append((row["epoch"], monitor))
+
+
+def test_a_second_phase_goes_on_counting_where_the_first_ended(tmp_path, monkeypatch):
+    first = fit(tmp_path / "first", linear(), **SGD, epochs=2)[1].history
+    messages = []
+    monkeypatch.setattr(loop.log_file, "info", messages.append)
+    for name in ("made", "images", "rows"):
+        monkeypatch.setattr(Bar, name, [])
+    monkeypatch.setattr("medexp.train.progress.Training", Bar)
+    phase = {"earlier": tuple(first), **SGD}
+    fit(tmp_path / "second", linear(), **phase, epochs=1)
+    _, fitted = fit(tmp_path / "second", linear(), **phase, epochs=2, resume=True)
+    assert [(row["phase"], row["epoch"]) for row in fitted.history] == [(2, 3), (2, 4)]
+    assert fitted.best_epoch in (3, 4)
+    with (tmp_path / "second" / "history.csv").open(newline="") as file:
+        rows = [(row["phase"], row["epoch"]) for row in csv.DictReader(file)]
+    assert rows == [("", "1"), ("", "2"), ("2", "3"), ("2", "4")]
+    assert [message.split("  ")[0] for message in messages] == ["epoch 3/3", "epoch 4/4"]
+    assert Bar.made == [
+        {"epochs": 3, "images_per_epoch": 70, "done": 2},
+        {"epochs": 4, "images_per_epoch": 70, "done": 3},
+    ]
+    assert Bar.images == [16, 16, 16, 16, 6] * 2
+    assert Bar.rows == [(3, "val_loss"), (4, "val_loss")]
+
+
+def test_seconds_are_of_all_sessions_and_a_rate_of_this_ones_images(tmp_path, monkeypatch):
+    """A clock that ticks when it is read: in an epoch thrice, up to an interruption once."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr("medexp.train.loop.time", clock)
+    with pytest.raises(Interrupted):
+        fit(tmp_path, augment=stop_after(7))
+    state = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
+    assert (state["epoch"], state["step"], state["seconds"]) == (1, 2, 3 + 1)
+    _, fitted = fit(tmp_path, network(), augment=augment.FlipsTurns(), resume=True)
+    assert fitted.seconds == 3 + 1 + 3 + 3
+    assert [row["images_per_s"] for row in fitted.history] == [70, 70 - 32, 70]
+    assert [row["seconds"] for row in fitted.history] == [2, 2, 2]
+
+
 def test_a_batch_in_parts_is_the_same_step(tmp_path):
     whole, _ = fit(tmp_path / "whole", linear(), **SGD, batch_size=16)
     parts, _ = fit(tmp_path / "parts", linear(), **SGD, batch_size=16, accumulate=3)
@@ -430,6 +533,11 @@ def test_penalties_have_a_column_of_their_own(tmp_path):
     values = dict(zip(header, row, strict=True))
     assert float(values["train_penalty"]) == pytest.approx(expected.item(), rel=1e-5)
     assert float(values["train_loss"]) == pytest.approx(0.7, abs=0.2)
+
+
+def test_a_penalty_is_of_any_kind_on_any_stage():
+    stages = (Stage(), Stage(l1=0.1), Stage(l2=0.1))
+    assert [loop.penalized({"0": Stage(), "1": s}) for s in stages] == [False, True, True]
 
 
 def test_a_phase_without_a_checkpoint_says_that_it_starts_anew(medexp, toy):

@@ -77,3 +77,12 @@ def test_other_batches_are_refused_in_the_middle_of_an_epoch():
     one.add(totals(2.0, 3.0))
     with pytest.raises(ConfigError, match="trainer.batch_size=8: epoch 1 was begun with batches"):
         state(steps=5).load_state_dict(one.state_dict(), 8)
+
+
+def test_the_scale_of_the_loss_comes_back():
+    one, other = state(), state()
+    for each, scale in ((one, 256.0), (other, 65536.0)):
+        each.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        each.scaler.scale(torch.ones(()))
+    other.load_state_dict(one.state_dict(), 8)
+    assert other.scaler.get_scale() == 256
