@@ -97,6 +97,37 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path, classes):
     assert values.index(max(values)) + 1 == fitted.best_epoch
 
 
+def test_what_is_kept_is_the_best_epoch_and_not_the_last(tmp_path):
+    """The last epoch's rate ruins the network."""
+
+    def ruinous(lr, *, epoch):
+        return lr if epoch < 2 else 100.0
+
+    sgd = partial(torch.optim.SGD, lr=0.01)
+    net, fitted = fit(tmp_path, optimizer=sgd, schedule=ruinous, monitor="val_loss")
+    losses = [row["val_loss"] for row in fitted.history]
+    assert fitted.best_epoch == losses.index(min(losses)) + 1 < 3
+    best = torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)
+    last = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
+    assert (best["epoch"], best["value"]) == (fitted.best_epoch, fitted.best_value)
+    assert all(torch.equal(value, best["model"][name]) for name, value in net.state_dict().items())
+    assert not torch.equal(best["model"]["0.weight"], last["model"]["0.weight"])
+
+
+def test_class_weights_are_of_the_training_loss_alone(tmp_path):
+    """Keras' val_loss is without them."""
+    weighted = losses.CrossEntropy(class_weights=[9.0, 0.1])
+    dataset = data()
+    net, fitted = fit(tmp_path, dataset=dataset, loss=weighted, epochs=1)
+    x = torch.from_numpy(dataset.val.images).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        logits = net.eval()(x)[:, 0]
+    plain = nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.from_numpy(dataset.val.labels).float()
+    )
+    assert fitted.history[0]["val_loss"] == pytest.approx(plain.item(), rel=1e-4)
+
+
 def stop_after(calls):
     """An augmentation that sends this process SIGINT at its n-th batch."""
 
