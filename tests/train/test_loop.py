@@ -18,7 +18,7 @@ from medexp.config.settings import Stage
 from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.jobs import build
-from medexp.train import epochs, loop, losses, sampling, schedules
+from medexp.train import epochs, loop, losses, sampling, schedules, work
 from medexp.train.epochs import epochs_within
 from tests.train import kit
 from tests.train.kit import weights
@@ -222,6 +222,15 @@ def test_signal_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     fit(tmp_path, epochs=1)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_signal_stops_at_once():
+    with work.stop_requested() as came:
+        assert not came()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_named(tmp_path):

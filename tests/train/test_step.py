@@ -19,7 +19,7 @@ def linear():
     return nn.Sequential(nn.Linear(4, 3))
 
 
-def step_of(network, **changes):
+def step_of(network, scaler=None, **changes):
     return Step(
         network,
         network,
@@ -29,7 +29,7 @@ def step_of(network, **changes):
             **{key: changes.pop(key) for key in ("accumulate", "clip_norm") if key in changes}
         ),
         autocast=partial(torch.autocast, "cpu", enabled=False),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        scaler=scaler or torch.amp.GradScaler("cpu", enabled=False),
     )
 
 
@@ -48,6 +48,40 @@ def test_a_step_is_its_lines_written_out(accumulate):
     assert sums.loss.item() == pytest.approx(7 * loss.item())
     assert sums.penalty.item() == pytest.approx(7 * extra.item())
     assert sums.hits.item() == (logits.argmax(1) == Y).sum()
+
+
+def test_a_scaled_loss_is_clipped_by_its_own_gradients_and_the_scale_goes_on():
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
+    plain, scaled = linear(), linear()
+    step_of(plain, clip_norm=0.05)(X, Y, {})
+    step_of(scaled, scaler, clip_norm=0.05)(X, Y, {})
+    torch.testing.assert_close(plain[0].weight, scaled[0].weight)
+    assert not torch.equal(plain[0].weight, linear()[0].weight)
+    assert scaler.get_scale() == 2048
+
+
+class WithHead(nn.Module):
+    """Returns the logits of an auxiliary head too, as Inception does."""
+
+    aux_weight = 0.3
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.head = linear(), linear()
+
+    def forward(self, x):
+        return self.main(x), self.head(x)
+
+
+def test_an_auxiliary_head_is_minimised_by_its_weight_and_not_reported():
+    network, start = WithHead(), linear()
+    sums = step_of(network)(X, Y, {})
+    loss = nn.functional.cross_entropy(start(X), Y)
+    loss.backward()
+    assert sums.loss.item() == pytest.approx(7 * loss.item())
+    for part, weight in ((network.main, 1.0), (network.head, 0.3)):
+        moved = start[0].weight - 0.1 * weight * start[0].weight.grad
+        torch.testing.assert_close(part[0].weight, moved)
 
 
 def test_of_a_mixed_target_the_largest_share_is_what_is_right():
