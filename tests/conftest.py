@@ -91,3 +91,13 @@ def toy(medexp):
 
 def read(path):
     return json.loads(Path(path).read_text())
+
+
+@pytest.fixture
+def fresh_workers():
+    """joblib keeps its processes, which would go on in the folder of the test before."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+    yield
+    get_reusable_executor().shutdown(wait=True)

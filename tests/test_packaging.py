@@ -11,7 +11,7 @@ from medexp.config import compose
 from medexp.config.targets import check_node
 from tests.conftest import ROOT
 
-CALL = re.compile(r"medexp train((?: (?:-m|[+]?[\w.]+=[^\s`;,]\S*))+)")
+CALL = re.compile(r"medexp train((?: (?:-m|[+]?[\w.]+=[^\s`;,][^\s`]*))+)")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from tests.conftest import MINE, read
     reason='the launcher is not here: pip install "medexp[parallel]"',
 )
 @pytest.mark.slow
-def test_jobs_side_by_side_give_the_numbers_of_one_after_another(medexp):
+def test_jobs_side_by_side_give_the_numbers_of_one_after_another(fresh_workers, medexp):
     sweep = (
         *("train", "-m", "--config-dir", MINE, "dataset=toy", "model=toynet", "dataset.n=32"),
         *("trainer.epochs=2", "trainer.resamples=20", "trainer.threads=1", "seed=0,1"),

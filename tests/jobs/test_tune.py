@@ -409,7 +409,7 @@ def test_draws_follow_the_seed_and_the_trials_before(workplace):
 
 
 @pytest.mark.slow
-def test_jobs_of_a_batch_run_side_by_side(medexp):
+def test_jobs_of_a_batch_run_side_by_side(fresh_workers, medexp):
     words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
     both = search(medexp, *words, "hydra.sweeper.n_trials=2")
     assert [trial.value for trial in both] == [best(0), best(1)]

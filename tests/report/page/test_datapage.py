@@ -81,6 +81,14 @@ def test_the_verdict_comes_first_in_words():
     assert "Nothing found that would falsify a result" in sound and "To be looked at" not in sound
 
 
+def test_warnings_and_what_is_partial_are_said():
+    told = page(found(warnings=["one warning"], partial=["3 of 9", "no test"]), {}, [], [])
+    assert "<h2>To be looked at</h2><ul><li>one warning</li></ul>" in told
+    assert '<p class="mark"><strong>PARTIAL</strong> 3 of 9; no test</p>' in told
+    silent = page(found(warnings=[], partial=[]), {}, [], [])
+    assert "To be looked at" not in silent and "PARTIAL" not in silent
+
+
 def test_phantoms_are_marked():
     assert 'class="mark phantom"' not in page(found(), {}, [], [])
     text = page(found(marks={"PHANTOM": "synthetic"}), {}, [], [])
