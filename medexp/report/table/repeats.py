@@ -9,7 +9,6 @@ for the generalization error", Machine Learning 52, section 3: (1/n + n_test/n_t
 
 import csv
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medexp.report.table.load import Predictions, Run, read_predictions
+from medexp.score.intervals import Mean, mean_of
 from medexp.score.metrics import value_at
 
 # Keys of a config that decide no number, or name the run that an evaluation is of.
@@ -42,36 +42,11 @@ POOLED = (
 )
 
 
-class Mean(NamedTuple):
-    """A mean of n values, their standard deviation, and the ends of a 95% interval if known."""
-
-    n: int
-    value: float
-    sd: float
-    interval: tuple[float, float] | None
-
-
 class Folds(NamedTuple):
     """overlap: n_test / n_train, None where unknown; complete: every image is in one test part."""
 
     overlap: float | None
     complete: bool
-
-
-def mean_of(values: Sequence[float], overlap: float | None = 0.0) -> Mean:
-    """Mean, standard deviation (ddof = 1) and 95% t interval of two or more values.
-
-    overlap: n_test / n_train where the values are of folds (Nadeau & Bengio 2003), 0 where they are
-    independent, None where it is unknown and so is the interval. The interval is symmetric and may
-    reach beyond what a metric can be.
-    """
-    from scipy import stats  # half a second that `medexp --help` does not owe
-
-    n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-    if overlap is None:
-        return Mean(n, mean, sd, None)
-    half = float(stats.t.ppf(0.975, n - 1)) * sd * math.sqrt(1 / n + overlap)
-    return Mean(n, mean, sd, (mean - half, mean + half))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import yaml
 from scipy.stats import binomtest
 
 from medexp.errors import MedexpError
-from medexp.report.table.compare import compare_runs, delong, holm, mcnemar
+from medexp.report.table.compare import compare_runs
 from medexp.report.table.load import find_runs
+from medexp.score.comparisons import delong, holm, mcnemar
 
 MakeRun = Callable[..., Path]
 

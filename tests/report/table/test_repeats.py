@@ -18,8 +18,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 from medexp.report.table.lines import lines
 from medexp.report.table.load import Run, load_run
 from medexp.report.table.render import csv_text, markdown, show, write_tables
-from medexp.report.table.repeats import find_repeats, mean_of
+from medexp.report.table.repeats import find_repeats
 from medexp.report.table.tables import MISSING, Table, tables
+from medexp.score.intervals import mean_of
 from medexp.score.metrics import score
 
 MakeRun = Callable[..., Path]
