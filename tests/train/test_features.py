@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -215,6 +216,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
     again, _ = fit(tmp_path / "cut", "on", Net(), resume=True)
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
     assert_same(again, whole)
+
+
+def test_of_one_epoch_that_is_left_nothing_is_kept_and_keeping_counts_as_seconds(
+    tmp_path, monkeypatch
+):
+    plans = []
+    real = features.shown
+
+    @contextmanager
+    def watched(*arguments, epochs, **options):
+        plans.append(epochs)
+        with real(*arguments, epochs=epochs, **options) as images:
+            yield images._replace(seconds=1000.0)
+
+    monkeypatch.setattr(features, "shown", watched)
+    _, first = fit(tmp_path, "auto", epochs=2)
+    _, second = fit(tmp_path, "auto", epochs=3, resume=True)
+    assert plans == [2, 1]
+    assert 1000 < first.seconds < 2000 < second.seconds < 3000
 
 
 def shown(folder, choice="on", net=None, stages=FROZEN, later=FROZEN, **changes):

@@ -130,6 +130,18 @@ def test_targets_of_mixed_images_are_shares(tmp_path, place):
         assert torch.equal(target, (shares + shares.flip(0)) / 2)
 
 
+def test_each_batch_is_mixed_by_its_own_draws(tmp_path):
+    class Marked(Identity):
+        def draw(self, n, generator):
+            return torch.arange(n).float()[:, None]
+
+        def mix(self, x, target, draws):
+            return draws, target
+
+    _, batches = epoch(feed_of(split("memory", tmp_path), Marked()), Marked())
+    assert torch.cat([marks for marks, _ in batches])[:, 0].tolist() == list(range(N))
+
+
 def test_an_error_of_the_augmentation_is_the_loops(tmp_path):
     class Broken(Identity):
         def __call__(self, images, draws):

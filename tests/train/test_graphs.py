@@ -152,6 +152,30 @@ def test_what_differs_from_the_plain_step_is_run_plainly(tmp_path, replays, capl
         fit_one("required", graphs="on")
 
 
+def test_a_replay_whose_loss_alone_differs_is_not_taken(tmp_path, replays, monkeypatch, caplog):
+    """Its rates are numbers again from then on."""
+    caplog.set_level(logging.INFO)
+    record = graphs.record
+
+    def off(work):
+        replay, totals = record(work)
+
+        def far():
+            replay()
+            totals.loss.mul_(2)
+
+        return far, totals
+
+    monkeypatch.setattr(graphs, "record", off)
+    seen = []
+    fit(
+        tmp_path, network(), data(90), graphs="auto", optimizer=partial(torch.optim.SGD, lr=0.05),
+        observers=[lambda row, state: seen.append(state.optimizer.param_groups[0]["lr"])],
+    )  # fmt: skip
+    assert "its first replay differs from the step itself" in caplog.text
+    assert [type(rate) for rate in seen] == [float] * 3
+
+
 def test_what_cannot_be_captured_is_run_plainly(tmp_path, replays, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
 

@@ -533,6 +533,49 @@ def test_from_an_iteration_on_only_some_stages_train(tmp_path):
         fit(tmp_path / "y", network(), switch_at=3)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "values", "ended"),
+    [
+        ("val_auc", (0.5, 0.6, 0.7), False),
+        ("val_auc", (0.7, 0.6, 0.7), True),
+        ("val_loss", (0.7, 0.6, 0.5), False),
+        ("val_loss", (0.5, 0.6, 0.5), True),
+    ],
+)
+def test_a_gain_is_upwards_for_a_score_and_downwards_for_a_loss(monitor, values, ended):
+    settings = kit.settings_of(monitor=monitor, patience=2)
+    assert loop.ended_early([{monitor: value} for value in values], settings) == ended
+
+
+def test_pruning_is_asked_from_the_epoch_on_that_is_set(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "hopeless", lambda run, rows, monitor: asked.append(len(rows)))
+    fit(tmp_path, linear(), **SGD, epochs=4, prune_after=2)
+    assert asked == [2, 3]
+
+
+def test_a_schedule_knows_the_epochs_that_are_planned(tmp_path):
+    planned = set()
+
+    def rule(lr, *, epochs):
+        planned.add(epochs)
+        return lr
+
+    fit(tmp_path, linear(), **SGD, schedule=rule, epochs=2)
+    fit(tmp_path / "limited", linear(), **SGD, schedule=rule, epochs=9, max_steps=11)
+    assert planned == {2, 3}
+
+
+def test_images_are_held_where_the_settings_say(tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(
+        "medexp.train.feed.pick_place", lambda split, device, place: places.append(place) or place
+    )
+    for place in ("device", "stream"):
+        fit(tmp_path / place, linear(), **SGD, epochs=1, data=place)
+    assert places == ["device", "stream"]
+
+
 def test_a_schedule_gets_what_its_signature_takes(tmp_path):
     asked = []
 
