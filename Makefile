@@ -22,10 +22,10 @@ demo: $(VENV)/.installed
 	$(BIN)/medexp train dataset=pcam model=native3 source=phantom
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow and not gpu"
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto
