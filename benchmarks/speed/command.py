@@ -20,7 +20,7 @@ from benchmarks.speed import figures, process, results, rounds, tables
 from benchmarks.speed.peers import PEERS, reason_to_leave_out
 from benchmarks.speed.rounds import Setup
 from medexp.cli.dispatch import ended
-from medexp.cli.listing import parser
+from medexp.cli.terminal import parser
 from medexp.config.compose import compose
 from medexp.config.groups import option_after
 from medexp.config.line import read_line

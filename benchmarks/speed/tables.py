@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medexp.cli.listing import print_rich, rich_table
+from medexp.cli.terminal import print_rich, rich_table
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 WORK = {"bare": "The bare step", "medexp": "medexp's training"}

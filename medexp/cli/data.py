@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp import __version__
-from medexp.cli.listing import parser, print_rich, rich_table
+from medexp.cli.terminal import parser, print_rich, rich_table
 from medexp.config.compose import compose
 from medexp.config.settings import Settings
 from medexp.errors import ConfigError, MedexpError, nearest

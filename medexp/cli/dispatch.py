@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from medexp import __version__
-from medexp.cli import data, listing, papers, report
+from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
 from medexp.cli.eval import evaluate
 from medexp.cli.train import train
@@ -43,8 +43,8 @@ Try it without any data:   medexp train source=phantom trainer.epochs=5
 COMMANDS = {
     "train": train,
     "eval": evaluate,
-    "models": listing.models,
-    "datasets": listing.datasets,
+    "models": models.models,
+    "datasets": datasets.datasets,
     "papers": papers.papers,
     "data": data.data,
     "report": report.report,

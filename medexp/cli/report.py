@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from medexp.cli.listing import parser
+from medexp.cli.terminal import parser
 from medexp.jobs.finish import render_again, show, write_page
 
 
 def report(arguments: list[str]) -> int:
+    """Print tables and, with --page, write one HTML page of all runs."""
     p = parser(
         "report",
         "The tables of run or sweep directories, beside the paper's where there is one.\n"
@@ -18,13 +19,13 @@ def report(arguments: list[str]) -> int:
     p.add_argument("folders", nargs="+", metavar="DIR", type=Path)
     p.add_argument("--page", metavar="FILE", type=Path, help="write one HTML page of all of them")
     p.add_argument("--figures", metavar="DIR", type=Path, help="put its PNG files on the page too")
-    given = p.parse_intermixed_args(arguments)
-    files = [path for path in given.folders if path.suffix == ".json"]
-    folders = [path for path in given.folders if path not in files]
+    args = p.parse_intermixed_args(arguments)
+    files = [path for path in args.folders if path.suffix == ".json"]
+    folders = [path for path in args.folders if path not in files]
     for path in files:
         render_again(path)
     show(folders)
-    if given.page:
-        more = sorted(given.figures.glob("*.png")) if given.figures else []
-        print(write_page(folders, given.page, more))
+    if args.page:
+        more = sorted(args.figures.glob("*.png")) if args.figures else []
+        print(write_page(folders, args.page, more))
     return 0

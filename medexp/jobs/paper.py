@@ -162,6 +162,29 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
     return list(seen.values())
 
 
+def paper_row(name: str, paper: Paper) -> dict[str, Any]:
+    """What `medexp papers --json` says of a table or figure, by its option's name.
+
+    columns: those with reported numbers. runs: how many it takes in full, with those that rows
+    start from. command: what makes them.
+    """
+    reported = {column for row in paper.rows for column in row.reported}
+    runs = any(row.run for row in paper.rows)
+    return {
+        "paper": name,
+        "title": paper.title,
+        "citation": paper.citation,
+        "table": paper.table,
+        "dataset": paper.dataset,
+        "rows": [row.label for row in paper.rows],
+        "columns": [column.name for column in paper.columns if column.name in reported],
+        "runs": len(plan(paper, {}, root=Path(), budget="full")) if runs else 0,
+        "budgets": [budget for budget in BUDGETS if budget in paper.budgets],
+        "figures": [str(figure.get("title") or figure["draw"]) for figure in paper.figures],
+        "command": f"medexp train -m paper={name}",
+    }
+
+
 def values_of(line: Line) -> dict[str, list[str]]:
     """KEY -> its values, of the overrides of a command line, as they are spelled there."""
     return {

@@ -44,7 +44,7 @@ PICKS: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "mea
 CELLS = {"at": 2, "column": 1, "gains": 3}  # their numbers of arguments
 
 
-def expression(paper: Paper, given: Any) -> Expression:
+def expression(paper: Paper, formula: Any) -> Expression:
     """Evaluate an expression of numbers, + - * /, max(), min(), mean() and a table's own numbers.
 
     A number with a point is rounded to its last digit ("63." to the unit), a whole number is exact.
@@ -54,7 +54,7 @@ def expression(paper: Paper, given: Any) -> Expression:
     Raises:
         MedexpError: it cannot be read, or names a row or column that the table does not have.
     """
-    source = str(given).strip()
+    source = str(formula).strip()
     try:
         tree = ast.parse(source, mode="eval").body
     except SyntaxError as error:
@@ -103,28 +103,28 @@ def column_of(paper: Paper, name: str) -> Column:
 
 
 def _value(paper: Paper, node: ast.expr, source: str) -> Value:
-    own = ast.get_source_segment(source, node) or ""
+    part = ast.get_source_segment(source, node) or ""
     match node:
-        case ast.Constant() if own[0] in "0123456789.":
-            low, high = rounding(own) if "." in own else (float(own), float(own))
-            return Value(low, high, float(own))
+        case ast.Constant() if part[0] in "0123456789.":
+            low, high = rounding(part) if "." in part else (float(part), float(part))
+            return Value(low, high, float(part))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             x = _value(paper, operand, source)
             return Value(-x.high, -x.low, -x.middle)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
             x, y = _value(paper, left, source), _value(paper, right, source)
             if isinstance(op, ast.Div) and y.low <= 0 <= y.high:
-                raise MedexpError(f"{own!r} divides by what may be 0")
+                raise MedexpError(f"{part!r} divides by what may be 0")
             apply = OPERATORS[type(op)]
             corners = [apply(a, b) for a, b in product(x.span, y.span)]
             return Value(min(corners), max(corners), apply(x.middle, y.middle))
-        case ast.Call(func=ast.Name(id=name), args=[_, *_] as given) if name in PICKS:
-            values = [value for one in given for value in _values(paper, one, source)]
+        case ast.Call(func=ast.Name(id=name), args=[_, *_] as arguments) if name in PICKS:
+            values = [value for one in arguments for value in _values(paper, one, source)]
             return Value(*(PICKS[name]([value[i] for value in values]) for i in range(3)))
         case ast.Call() if (cells := _cells(paper, node)) and len(cells) == 1:
             return _difference(*cells[0])
     raise MedexpError(
-        f"{own!r} in {source!r} is none of: a number, + - * /, max(), min(), mean(), "
+        f"{part!r} in {source!r} is none of: a number, + - * /, max(), min(), mean(), "
         "at('ROW', 'COLUMN'), and inside those three column('COLUMN'), gains('COLUMN', 'BEFORE', "
         "'AFTER')"
     )

@@ -1,7 +1,7 @@
 """What can be checked inside a paper's reported numbers; each finding shows its arithmetic.
 
 A printed number stands for all that round to it, so a claim contradicts only where none of those
-fits. Some checks are made of every table (`of_every_table`); the others are entries of its YAML:
+fits. Some checks are made of every table (OF_EVERY_TABLE); the others are entries of its YAML:
 
     audit:
       - {check: KIND, claim: TEXT, where: PLACE, ...}
@@ -14,7 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from medexp.config.paper import Paper, PaperRow, contradiction
@@ -52,19 +52,8 @@ def findings(paper: Paper, count: Counter) -> list[Finding]:
     Raises:
         MedexpError: an entry of the YAML's `audit` is none.
     """
-    return [
-        *of_every_table(paper),
-        *(
-            found
-            for place, entry in enumerate(paper.audit)
-            for found in _of(paper, place, entry, count)
-        ),
-    ]
-
-
-def of_every_table(paper: Paper) -> list[Finding]:
-    """F1 of each row; one test set behind all rows; two classes that mirror each other."""
-    return [*f1_scores(paper), *one_test_set(paper), *mirrored(paper)]
+    asked = [_of(paper, place, entry, count) for place, entry in enumerate(paper.audit)]
+    return list(chain(*(check(paper) for check in OF_EVERY_TABLE), *asked))
 
 
 # ---------------------------------------------------------------- what every table is held against
@@ -72,7 +61,7 @@ def of_every_table(paper: Paper) -> list[Finding]:
 
 def f1_scores(paper: Paper) -> list[Finding]:
     """A finding for each row that reports precision, recall and F1 of one class."""
-    found = []
+    results = []
     for row in paper.rows:
         rates = rates_of(paper, row)
         if not {"precision", "recall", "f1"} <= set(rates):
@@ -80,7 +69,7 @@ def f1_scores(paper: Paper) -> list[Finding]:
         precision, recall, f1 = (rates[rate] for rate in ("precision", "recall", "f1"))
         p, r = float(precision.text), float(recall.text)
         sides = f"2·{precision.text}·{recall.text}/({precision.text}+{recall.text})"
-        found.append(
+        results.append(
             Finding(
                 paper.title,
                 f"{paper.table}, {row.label}",
@@ -89,7 +78,7 @@ def f1_scores(paper: Paper) -> list[Finding]:
                 f"{sides} = {shown(2 * p * r / (p + r))}; reported {f1.text}",
             )
         )
-    return found
+    return results
 
 
 def one_test_set(paper: Paper) -> list[Finding]:
@@ -130,7 +119,7 @@ def _share(accuracy: float, precision: float, recall: float) -> float:
 
 def mirrored(paper: Paper) -> list[Finding]:
     """Of two classes, the specificity of one is the recall of the other."""
-    found = []
+    results = []
     for first, second in _pairs(paper):
         for one, other in ((first, second), (second, first)):
             specificity = rates_of(paper, one).get("specificity")
@@ -138,7 +127,7 @@ def mirrored(paper: Paper) -> list[Finding]:
             if specificity is None or recall is None:
                 continue
             same = overlap(specificity.span, recall.span)
-            found.append(
+            results.append(
                 Finding(
                     paper.title,
                     f"{paper.table}, {one.label}",
@@ -147,7 +136,7 @@ def mirrored(paper: Paper) -> list[Finding]:
                     f"specificity {specificity.text}; recall of {other.label} {recall.text}",
                 )
             )
-    return found
+    return results
 
 
 def _pairs(paper: Paper) -> Iterator[tuple[PaperRow, PaperRow]]:
@@ -156,6 +145,9 @@ def _pairs(paper: Paper) -> Iterator[tuple[PaperRow, PaperRow]]:
         rows = [row for row in paper.rows_of(key) if row.class_name]
         if len(rows) == 2:
             yield rows[0], rows[1]
+
+
+OF_EVERY_TABLE: tuple[Callable[[Paper], list[Finding]], ...] = (f1_scores, one_test_set, mirrored)
 
 
 # ---------------------------------------------------------------- the checks that a YAML asks for
@@ -174,25 +166,27 @@ CHECKS: dict[str, Callable[..., list[Outcome]]] = {
 
 def _of(paper: Paper, place: int, entry: Mapping[str, Any], count: Counter) -> Iterator[Finding]:
     """The findings of one entry of the YAML."""
-    own = f"paper {paper.title}, {paper.table}: audit[{place}]"
+    entry_name = f"paper {paper.title}, {paper.table}: audit[{place}]"
     kind = str(entry.get("check"))
     if kind not in CHECKS:
-        raise MedexpError(f"{own}.check={kind}: no such check. {nearest(kind, CHECKS)}")
+        raise MedexpError(f"{entry_name}.check={kind}: no such check. {nearest(kind, CHECKS)}")
     check = CHECKS[kind]
     taken = [p for p in inspect.signature(check).parameters.values() if p.kind is p.KEYWORD_ONLY]
     valid = ["check", "claim", "where", *(p.name for p in taken)]
     for key in entry:
         if key not in valid:
-            raise MedexpError(f"{own}.{key}: not of check={kind}. {nearest(str(key), valid)}")
+            raise MedexpError(
+                f"{entry_name}.{key}: not of check={kind}. {nearest(str(key), valid)}"
+            )
     for key in ("claim", *(p.name for p in taken if p.default is p.empty)):
         if key not in entry:
-            raise MedexpError(f"{own}.{key}: missing, and check={kind} needs it")
-    given = {p.name: entry[p.name] for p in taken if p.name in entry}
+            raise MedexpError(f"{entry_name}.{key}: missing, and check={kind} needs it")
+    values = {p.name: entry[p.name] for p in taken if p.name in entry}
     where, claim = str(entry.get("where", paper.table)), str(entry["claim"]).strip()
     try:
-        outcomes = check(paper, count, **given)
+        outcomes = check(paper, count, **values)
     except MedexpError as error:
-        raise MedexpError(f"{own}: {error}") from error
+        raise MedexpError(f"{entry_name}: {error}") from error
     for verdict, arithmetic, row in outcomes:
         here = where if row is None else f"{where}, {row}"
         yield Finding(paper.title, here, verdict, claim, arithmetic)

@@ -50,12 +50,12 @@ Counter = Callable[[str, Sequence[str]], Sequence[Count]]
 
 def rates_of(paper: Paper, row: PaperRow) -> dict[str, Rate]:
     """accuracy, precision, ... of one class -> the reported rate."""
-    found = {}
+    rates = {}
     for column in paper.columns:
         metric = (column.metric or "").removesuffix("_binary").removeprefix("per_class.{class}.")
         if column.name in row.reported and not metric.endswith(("_macro", "_weighted")):
-            found[metric] = Rate(row.reported[column.name], column.scale)
-    return found
+            rates[metric] = Rate(row.reported[column.name], column.scale)
+    return rates
 
 
 def numbers(paper: Paper, count: Counter, *, reported: Any, counted: Any) -> list[Outcome]:
@@ -97,7 +97,7 @@ def grain(paper: Paper, count: Counter, *, column: str, images: Sequence[int]) -
 
     images: how many they may have been. Brown and Heathers 2017 call it the GRIM test.
     """
-    found = []
+    outcomes = []
     chosen = column_of(paper, column)
     for row in paper.rows:
         if column not in row.reported:
@@ -115,8 +115,8 @@ def grain(paper: Paper, count: Counter, *, column: str, images: Sequence[int]) -
             ]
         verdict: Verdict = "consistent" if fits else "contradicts"
         text = fits[0] if fits else ", ".join(nearest_ones)
-        found.append(Outcome(verdict, f"{text}; reported {printed}", row.label))
-    return found
+        outcomes.append(Outcome(verdict, f"{text}; reported {printed}", row.label))
+    return outcomes
 
 
 def confusion(
@@ -137,11 +137,11 @@ def confusion(
     total = sum(map(sum, matrix))
     texts, agree = [], True
     for rate, printed in reported.items():
-        found = _of_matrix(rate, matrix, classes, total)
-        fitting = [text for text, value in found if overlap(span_of(printed), (value, value))]
+        readings = _of_matrix(rate, matrix, classes, total)
+        fitting = [text for text, value in readings if overlap(span_of(printed), (value, value))]
         agree = agree and bool(fitting)
-        shown = fitting[:1] or [text for text, _ in found]
-        texts.append(f"{', '.join(shown)}; reported {rate} {printed}")
+        likely = fitting[:1] or [text for text, _ in readings]
+        texts.append(f"{', '.join(likely)}; reported {rate} {printed}")
     return [Outcome("consistent" if agree else "contradicts", ". ".join(texts))]
 
 
@@ -163,15 +163,15 @@ def _of_matrix(
     if rate not in parts:
         raise MedexpError(f"reported.{rate}: no such rate. {nearest(rate, ['accuracy', *parts])}")
     of_class = [n / of for n, of in zip(*parts[rate], strict=True)]
-    found = [
+    rates = [
         (f"{rate} of {name} {n}/{of} = {n / of:.4f}", n / of)
         for name, n, of in zip(classes, *parts[rate], strict=True)
     ]
-    found.reverse()  # of two classes the second is usually the positive one
+    rates.reverse()  # of two classes the second is usually the positive one
     mean = sum(of_class) / len(classes)
     weighted = sum(v * n for v, n in zip(of_class, actual, strict=True)) / total
     return [
-        *found,
+        *rates,
         (f"mean {rate} of the classes {mean:.4f}", mean),
         (f"weighted mean {rate} {weighted:.4f}", weighted),
     ]
@@ -189,7 +189,9 @@ def recalls(
     outcomes = []
     for group, printed in accuracy.items():
         rates = {str(row.class_name): rates_of(paper, row) for row in paper.rows_of(group)}
-        if set(rates) != set(images) or any("recall" not in own for own in rates.values()):
+        if set(rates) != set(images) or any(
+            "recall" not in of_class for of_class in rates.values()
+        ):
             raise MedexpError(
                 f"accuracy.{group}: needs a row of that group, with its recall, for each class of "
                 f"`images` ({', '.join(images)}); found {', '.join(rates) or 'none'}"
@@ -216,14 +218,14 @@ def _precisions(recall: Mapping[str, Rate], images: Mapping[str, int]) -> dict[s
     """Of two classes: right ones among those found, R n / (R n + (1 - R') n')."""
     if len(images) != 2:
         return {}
-    found = {}
+    spans = {}
     for name, other in (tuple(images), tuple(images)[::-1]):
         corners = []
-        for own, others in product(recall[name].span, recall[other].span):
-            right, wrong = own * images[name], (1 - others) * images[other]
+        for right_share, others in product(recall[name].span, recall[other].span):
+            right, wrong = right_share * images[name], (1 - others) * images[other]
             corners.append(right / (right + wrong))
-        found[name] = (min(corners), max(corners))
-    return found
+        spans[name] = (min(corners), max(corners))
+    return spans
 
 
 def parameters(
@@ -263,16 +265,16 @@ def blocks(
     Each convolution has a bias and a BatchNorm of four numbers a filter, two of which, its moving
     statistics, are not trained. All divisions with one convolution a block or more are tried.
     """
-    found = list(_divisions(tuple(filters), parameters, statistics, kernel, channels))
-    if not found:
+    divisions = list(_divisions(tuple(filters), parameters, statistics, kernel, channels))
+    if not divisions:
         text = f"no number of convolutions in these blocks has {parameters:,} parameters"
         return [Outcome("contradicts", text)]
-    sums = [f"{' + '.join(map(str, division))} = {sum(division)}" for division in found]
+    sums = [f"{' + '.join(map(str, division))} = {sum(division)}" for division in divisions]
     text = (
         f"{parameters:,} parameters, {statistics:,} of them moving statistics, are those of "
         f"{' or '.join(sums)} convolutions, and of no other division; stated {stated}"
     )
-    verdict: Verdict = "consistent" if stated in map(sum, found) else "contradicts"
+    verdict: Verdict = "consistent" if stated in map(sum, divisions) else "contradicts"
     return [Outcome(verdict, text)]
 
 
@@ -283,15 +285,15 @@ def _divisions(
         if parameters == statistics == 0:
             yield ()
         return
-    own, width = 0, channels
+    held, width = 0, channels
     while True:
         parameters -= kernel * kernel * width * filters[0] + 5 * filters[0]
         statistics -= 2 * filters[0]
-        own, width = own + 1, filters[0]
+        held, width = held + 1, filters[0]
         if parameters < 0 or statistics < 0:
             return
         for rest in _divisions(filters[1:], parameters, statistics, kernel, width):
-            yield (own, *rest)
+            yield (held, *rest)
 
 
 def unknown(paper: Paper, count: Counter, *, reason: str) -> list[Outcome]:

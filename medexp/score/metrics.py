@@ -4,6 +4,16 @@ Point values come from scikit-learn. Confidence intervals are a percentile boots
 (Efron & Tibshirani 1993, ch. 13): each resample is a vector of integer weights, and all resamples
 are scored at once from weighted confusion matrices, weighted ROC areas and weighted mean losses.
 
+    key                  scikit-learn                         averaging
+    accuracy             accuracy_score                       none
+    kappa                cohen_kappa_score                    none
+    log_loss             log_loss                             mean over the images
+    geometric_mean       of recall_score's (average=None)     over the classes
+    precision_*          precision_recall_fscore_support      _binary, _macro, _weighted
+    recall_*, f1_*       precision_recall_fscore_support      _binary, _macro, _weighted
+    specificity_*        multilabel_confusion_matrix          _binary, _macro, _weighted
+    auc_*                roc_auc_score, one-vs-rest           _binary, _macro, _weighted
+
 Conventions
 - Prediction: two classes, class 1 iff p_1 > 0.5; more classes, argmax. A tie goes to the lowest
   class. With two classes everything but the log loss depends on p_1 alone.
@@ -206,11 +216,11 @@ def _intervals(
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     parts = [_weighted(y, p, predicted, _draw(rng, size, len(y))) for size in sizes]
     drawn = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    found = {key: _percentiles(values) for key, values in drawn.items() if values.ndim == 1}
+    intervals = {key: _percentiles(values) for key, values in drawn.items() if values.ndim == 1}
     for c, name in enumerate(classes):
         for rate in (*_RATES, *_SHARES):
-            found[f"per_class.{name}.{rate}"] = _percentiles(drawn[rate][:, c])
-    return found
+            intervals[f"per_class.{name}.{rate}"] = _percentiles(drawn[rate][:, c])
+    return intervals
 
 
 def value_at(scored: Mapping[str, Any], key: str) -> float | None:

@@ -362,7 +362,7 @@ def test_models_computes_its_verdicts(medexp):
 
 def test_models_of_a_users_own_are_listed_too(medexp, monkeypatch):
     few = ["native1_counted", "toynet"]
-    monkeypatch.setattr("medexp.cli.listing.options", lambda group, arguments: few)
+    monkeypatch.setattr("medexp.cli.models.options", lambda group, arguments: few)
     assert medexp("models", "--config-dir", MINE) == 0
     assert "agrees" in medexp.out and "toynet" in medexp.out
     assert max(map(len, medexp.out.splitlines())) <= 80

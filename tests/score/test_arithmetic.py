@@ -60,8 +60,8 @@ def test_all_that_rounds_to_the_printed_numbers_lies_in_the_span(paper: Paper) -
 
 
 def test_the_point_says_where_a_number_is_rounded(paper: Paper) -> None:
-    spans = [expression(paper, text).value.span for text in ("63.", "63", "0.880", ".9")]
-    expected = [(62.5, 63.5), (63, 63), (0.8795, 0.8805), (0.85, 0.95)]
+    spans = [expression(paper, text).value.span for text in ("63.", "63", "0.880", "-.9")]
+    expected = [(62.5, 63.5), (63, 63), (0.8795, 0.8805), (-0.95, -0.85)]
     assert spans == [pytest.approx(span) for span in expected]
     assert expression(paper, "63.").text == "63" and expression(paper, "12684876").plain
     assert expression(paper, 12684876).text == "12,684,876"

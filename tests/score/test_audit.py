@@ -105,6 +105,23 @@ def test_rows_of_different_test_sets_are_found():
     assert implied == pytest.approx([30, 50], abs=2)
 
 
+def test_a_share_is_implied_by_rows_of_the_positive_class_alone():
+    names = ("Accuracy", "Precision", "Recall")
+    columns = {name: BINARY[name] for name in names}
+
+    def row(label, *texts):
+        return {"label": label, "reported": dict(zip(names, texts, strict=True))}
+
+    apart = [row("a", "0.90", "0.90", "0.90"), row("b", "0.80", "0.90", "0.90")]
+    assert found(paper(columns, apart)) == [("Table 1", "contradicts")]
+    assert found(paper(columns, apart[:1])) == []  # one row has nothing to differ from
+    # Half of the images wrong, though nearly all positive ones are right: no share does that.
+    assert found(paper(columns, [*apart, row("c", "0.50", "0.90", "0.90")])) == []
+    of_classes = {"Accuracy": "accuracy"} | {n: PER_CLASS[n] for n in names[1:]}
+    of_class = [one | {"class": "ill", "group": one["label"]} for one in apart]
+    assert found(paper(of_classes, of_class)) == []
+
+
 def test_a_wrong_f1_is_found_and_an_average_is_not_judged():
     reported = {"Precision": "0.8789", "Recall": "0.8557", "F1": "0.8543"}
     rows = [{"label": "#1", "reported": reported}]
@@ -183,6 +200,15 @@ def test_a_share_of_whole_images_is_recognised(digits):
         assert len(others) > 150 and {verdict for verdict, _ in outcomes} == {"contradicts"}
 
 
+@pytest.mark.parametrize(("whole", "text"), [(29, "3.62"), (7, "0.88")])
+def test_a_share_halfway_between_two_prints_as_either(whole, text):
+    """29/800 is 3.625%, which floats put beside the edge of what prints as 3.62; 0.875% too."""
+    rows = [{"label": "a", "reported": {"Accuracy (%)": text}}]
+    entry = {"check": "grain", "claim": "x", "column": "Accuracy (%)", "rows": rows}
+    ((verdict, arithmetic),) = one_entry(**entry, images=[800])
+    assert verdict == "consistent" and arithmetic.startswith(f"{whole}/800 = ")
+
+
 def test_the_neighbours_of_an_impossible_share_are_shown():
     rows = [{"label": "AlexNet", "reported": {"Accuracy (%)": "81.62"}}]
     entry = {"check": "grain", "claim": "x", "column": "Accuracy (%)", "rows": rows}
@@ -207,7 +233,10 @@ def test_a_confusion_matrix_against_its_metrics():
         reported[rate] = f"{value + 0.2:.3f}"
         ((verdict, text),) = one_entry(**entry, reported=reported)
         assert verdict == "contradicts"
-        assert f"{rate} of c " in text and f"weighted mean {rate}" in text
+        weighted = score(y, p, average="weighted")
+        assert f"{rate} of c " in text and f"weighted mean {rate} {weighted:.4f}" in text
+        wrong = {"accuracy": "12.34%", rate: f"{value:.3f}"}  # every rate must fit, not the last
+        assert one_entry(**entry, reported=wrong)[0][0] == "contradicts"
 
 
 def test_parameters_are_those_of_the_network():

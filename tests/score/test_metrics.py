@@ -144,6 +144,17 @@ def test_a_draw_is_n_images_with_replacement() -> None:
     assert weights.var() == pytest.approx(0.98, rel=0.05)
 
 
+@pytest.mark.parametrize("held", [1, 90 * 7])
+def test_weights_held_at_once_do_not_move_the_intervals(
+    monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    y, p = draw(3, 90, 0)
+    whole = metrics.score(y, p, list("abc"), resamples=41)["ci95"]
+    monkeypatch.setattr(metrics, "_CHUNK", held)
+    parts = metrics.score(y, p, list("abc"), resamples=41)["ci95"]
+    assert parts == {key: pytest.approx(interval, rel=1e-12) for key, interval in whole.items()}
+
+
 def test_intervals_are_scipys_percentile_bootstrap() -> None:
     from scipy.stats import bootstrap
 
@@ -188,6 +199,7 @@ def test_the_result_is_json_and_the_same_seed_gives_the_same_bits() -> None:
         {*oracle(y, p), *of_classes} - {f"per_class.{c}.support" for c in "abc"}
     )
     assert "30 resamples, seed 5" in scored["ci_method"]
+    assert (scored["ci_resamples"], scored["ci_seed"]) == (30, 5)
     assert "images" in scored["ci_method"]
 
 
@@ -297,6 +309,13 @@ def test_everything_else_is_to_rise(name: str) -> None:
 def test_bad_input_is_refused_by_name(labels: Any, probabilities: Any, message: str) -> None:
     with pytest.raises(MedexpError, match=message):
         metrics.score(labels, probabilities, ["a", "b"])
+
+
+def test_what_cannot_be_scored_at_all_is_refused() -> None:
+    with pytest.raises(MedexpError, match=r"1 class name\(s\) given; a classification has two"):
+        metrics.score([0], [[1.0]], ["a"])
+    with pytest.raises(MedexpError, match="resamples is -1; give 0"):
+        metrics.score([0], [[0.5, 0.5]], ["a", "b"], resamples=-1)
 
 
 def test_a_whole_test_split_is_scored_in_seconds() -> None:

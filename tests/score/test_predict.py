@@ -7,7 +7,7 @@ from torch import nn
 
 from medexp.data.base import Split
 from medexp.errors import ConfigError
-from medexp.score.predict import predict, predict_views, to_input, views
+from medexp.score.predict import predict, predict_views, probabilities, to_input, views
 
 
 def make_split(n=37):
@@ -36,6 +36,14 @@ def test_to_input_scales_uint8_and_keeps_float():
     assert torch.equal(x[1, 2, 3, 4], images[1, 3, 4, 2] / 255)
     floats = torch.randn(2, 4, 5, 6, 1)
     assert torch.equal(to_input(floats)[:, 0], floats[..., 0])
+
+
+def test_one_output_is_the_sigmoid_of_the_second_class():
+    z = np.array([[-3.0], [0.0], [2.0]], np.float32)
+    second = 1 / (1 + np.exp(-z[:, 0].astype(float)))
+    np.testing.assert_allclose(probabilities(z), np.stack([1 - second, second], 1), rtol=1e-12)
+    pair = probabilities(np.array([[0.0, np.log(3)]], np.float32))
+    np.testing.assert_allclose(pair, [[0.25, 0.75]], rtol=1e-6)
 
 
 # ---------------------------------------------------------------- test-time augmentation

@@ -27,7 +27,9 @@ def test_within_is_that_some_number_in_the_interval_is_printed_so(seed: int) -> 
 def test_a_shorter_number_stands_for_more() -> None:
     interval = (0.874, 0.879)
     assert compare("0.880", 0.8765, interval).verdict == "differs"
-    assert compare("0.88", 0.8765, interval).verdict == "within interval"
+    cell = compare("0.88", 0.8765, interval, sd=0.002)
+    assert (cell.verdict, cell.sd, cell.interval) == ("within interval", 0.002, interval)
+    assert cell.difference == pytest.approx(-0.0035)  # ours less the paper's
 
 
 def test_what_may_not_be_compared_is_not() -> None:

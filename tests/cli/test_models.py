@@ -1,7 +1,6 @@
-"""Rows of the listings; their commands are run in test_cli.py."""
+"""Rows of `medexp models`; the commands themselves are run in test_dispatch.py."""
 
-from medexp.cli import listing
-from medexp.config.groups import options
+from medexp.cli import models, terminal
 from medexp.models import counts
 
 
@@ -22,11 +21,12 @@ def test_what_a_paper_counts_decides_what_is_compared():
 
 
 def test_short_numbers():
-    assert [listing.short(n) for n in (0, 999, 1000, 15_470_264_320)] == ["0", "999", "1k", "15.5G"]
+    shown = [models.short(n) for n in (0, 999, 1000, 999_500, 15_470_264_320)]
+    assert shown == ["0", "999", "1k", "1M", "15.5G"]
 
 
-def test_every_data_set_has_a_row():
-    rows = {row["dataset"]: row for row in listing.dataset_rows([])}
-    assert list(rows) == options("dataset")
-    assert rows["pcam"]["counts"] == {"train": 262144, "val": 32768, "test": 32768}
-    assert rows["pcam"]["phantom"] and not rows["pcam"]["found"]
+def test_a_long_word_is_not_broken():
+    address = "https://example.org/" + "a" * 90
+    lines = terminal.wrapped(f"{'word ' * 20}{address}", 4, 2).splitlines()
+    assert [len(line) - len(line.lstrip()) for line in lines] == [4, 6, 6]
+    assert len(lines[0]) <= 80 and lines[-1].strip() == address
