@@ -49,11 +49,11 @@ Counter = Callable[[str, Sequence[str]], Sequence[Count]]
 
 
 def rates_of(paper: Paper, row: PaperRow) -> dict[str, Rate]:
-    """accuracy, precision, ... of one class -> the reported rate."""
+    """accuracy, precision, ... of one class -> the reported rate; an average keeps its suffix."""
     rates = {}
     for column in paper.columns:
         metric = (column.metric or "").removesuffix("_binary").removeprefix("per_class.{class}.")
-        if column.name in row.reported and not metric.endswith(("_macro", "_weighted")):
+        if column.name in row.reported:
             rates[metric] = Rate(row.reported[column.name], column.scale)
     return rates
 

@@ -25,6 +25,18 @@ def test_short_numbers():
     assert shown == ["0", "999", "1k", "1M", "15.5G"]
 
 
+def test_the_networks_of_a_paper_end_in_their_notes(capsys):
+    facts = {"input": [3, 96, 96], "trainable": 1200, "total": 1300, "multiply_adds": 5_000_000}
+    facts |= {"activation_bytes": 2_000_000, "verdict": "agrees", "where": "Table 2"}
+    rows = [facts | {"model": name, "note": note} for name, note in
+            (("a", "They share a typo."), ("b", "They share a typo."), ("c", None))]  # fmt: skip
+    models.print_models("Doe 2020", rows)
+    text = capsys.readouterr().out
+    assert "Doe 2020" in text and text.count("a (Table 2); b (Table 2): They share a typo.") == 1
+    for cell in ("3x96x96", "1,200", "1,300", "5M", "2MB", "agrees"):
+        assert text.count(f" {cell} ") == 3, cell
+
+
 def test_a_long_word_is_not_broken():
     address = "https://example.org/" + "a" * 90
     lines = terminal.wrapped(f"{'word ' * 20}{address}", 4, 2).splitlines()

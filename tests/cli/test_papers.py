@@ -14,6 +14,7 @@ from medexp.config.targets import check_node
 from medexp.errors import ConfigError
 from medexp.jobs import audit
 from medexp.jobs.paper import plan
+from medexp.score.checks import Count
 from tests.conftest import MINE, ROOT
 
 TEXTS = ROOT.parent / "shared" / "papers"
@@ -303,6 +304,7 @@ def test_the_list_of_papers(command):
     for name in NAMES:
         assert f" {name} " in text
     assert "Accuracy, Precision, Recall" in text and "medexp train -m paper=NAME" in text
+    assert " as pcam_table4; for dataset=pcam" in " ".join(text.split())
     rows = {row["paper"]: row for row in json.loads(command("--json"))}
     assert rows["ldct_table2"]["runs"] == 4 and len(rows["ldct_table2"]["rows"]) == 8
     assert rows["pcam_fig3"]["columns"] == [] and rows["pcam_fig3"]["runs"] == 64
@@ -371,11 +373,35 @@ def test_a_paper_of_a_users_own_is_listed_and_audited(command, own):
     listed = command("--config-dir", own)
     assert "Doe, toys" in listed and " doe " in listed and " pcam_table4 " in listed
     text = command("audit", "doe", "--config-dir", own)
+    verdicts = [line.partition(":")[0] for line in text.splitlines() if line[:4].isupper()]
+    assert verdicts == sorted(verdicts, reverse=True) and len({*verdicts}) == 2, text
     assert text.startswith("Doe, toys\ncontradicts: 3, cannot be checked: 0, consistent: 1\n")
     assert "60 + 30 = 90; reported 100" in text
     # 3x3x3x8+8 of the convolution, 16 of BatchNorm, 128x2+2 of the head: 498
     assert "mine: 498 trainable (-17); reported 515" in text
     assert command("audit", "toy", "--config-dir", own) == text
+
+
+def test_a_network_is_counted_as_its_overrides_make_it(own):
+    arguments = ["--config-dir", str(own)]
+    narrow = audit.parameters_of("mine", ["model.width=4"], arguments)
+    # 3x3x3x4+4 of the convolution, 8 of BatchNorm, 64x2+2 of the head
+    assert narrow == [Count("trainable", 250, 515)]
+    about = {"input": [3, 16, 16], "reported_total": 515}
+    model = {"_target_": "toy.Net", "width": 8, "about": about}
+    (own / "model/mine.yaml").write_text(yaml.safe_dump(model))
+    assert audit.parameters_of("mine", [], arguments) == [Count("in all", 514, 515)]
+
+
+def test_a_table_that_is_named_twice_is_audited_once(nodes):
+    tables = [name for name in nodes if name.startswith("pcam")]
+    assert papers.chosen(["pcam_table3", "pcam"], nodes) == sorted(tables, key="pcam_table3".__ne__)
+
+
+def test_a_paper_that_is_no_table_is_told(own):
+    (own / "paper/doe.yaml").write_text("- a\n")
+    with pytest.raises(ConfigError, match="paper=doe: composes to no table"):
+        papers.papers(["--config-dir", str(own)])
 
 
 def test_a_paper_that_asks_for_an_unknown_network_is_told(own):

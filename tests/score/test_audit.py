@@ -129,8 +129,12 @@ def test_a_wrong_f1_is_found_and_an_average_is_not_judged():
     (finding,) = audit.findings(table, nothing)
     assert finding.verdict == "contradicts" and finding.where == "Table 1, #1"
     assert finding.arithmetic == "2·0.8789·0.8557/(0.8789+0.8557) = 0.86714; reported 0.8543"
-    macro = {k: BINARY[k].replace("binary", "macro") for k in reported}
-    assert audit.findings(paper(macro, rows), nothing) == []
+    for average in ("macro", "weighted"):
+        averaged = {k: BINARY[k].replace("binary", average) for k in reported}
+        assert audit.findings(paper(averaged, rows), nothing) == []
+    averaged = {n: BINARY[n].replace("binary", "weighted") for n in ("Accuracy", *reported)}
+    apart = [{"label": a, "reported": dict.fromkeys(averaged, a)} for a in ("0.9", "0.6")]
+    assert audit.findings(paper(averaged, apart), nothing) == []
     percent = {"Precision": "87.9", "Recall": "85.6", "F1": "85.4"}
     table = paper({k: BINARY[k] for k in percent}, [{"label": "#1", "reported": percent}], 100)
     assert found(table) == [("Table 1, #1", "contradicts")]
@@ -298,6 +302,9 @@ def test_numbers_within_rounding_and_those_that_are_cut_off():
     ]
     assert one_entry(**entry, reported="0.817", counted="0.81768") == [
         ("contradicts", "0.81768; reported 0.817 (cut off, not rounded)")
+    ]
+    assert one_entry(**entry, reported="0.81", counted="0.811") == [
+        ("consistent", "0.811; reported 0.81")
     ]
     pairs = {"a": "2", "b": "3"}
     assert one_entry(**entry, reported=pairs, counted={"a": "1+1", "b": "1+1"}) == [

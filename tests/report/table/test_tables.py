@@ -149,6 +149,11 @@ def test_a_contradiction_is_one_beyond_rounding(
         ({"title": None}, "the key 'title' is missing"),
         ({"rows": [{"label": "x", "models": [], "reported": {"Speed": 1}}]}, "reports 'Speed'"),
         ({"rows": [{"label": "x", "models": [], "reported": {"AUC": "?"}}]}, "which is no number"),
+        (
+            {"rows": [{"label": "x"}, {"label": "x"}]},
+            "two rows are labelled 'x'. Give each its own",
+        ),
+        ({"rows": [{"lable": "x"}]}, "a row: no such key 'lable'. Did you mean 'label'"),
     ],
 )
 def test_a_broken_paper_is_refused_by_key(change: dict[str, object], message: str) -> None:
