@@ -24,7 +24,6 @@ class Line:
     overrides: tuple[Override, ...]
     config_dir: str | None
     multirun: bool
-    stops_early: bool = False  # --cfg job and its like: Hydra prints something and ends
 
     def value(self, key: str) -> Any:
         """What the line sets a key to, typed; of a sweep its first value; None if it does not."""
@@ -65,8 +64,7 @@ def read_line(words: Sequence[str]) -> Line:
         )
     with explained():
         overrides = OverridesParser.create().parse_overrides(options.overrides)
-    early = bool(options.cfg or options.info or options.hydra_help)
-    return Line(tuple(words), tuple(overrides), options.config_dir, bool(options.multirun), early)
+    return Line(tuple(words), tuple(overrides), options.config_dir, bool(options.multirun))
 
 
 def read_partial(words: Sequence[str]) -> Line:

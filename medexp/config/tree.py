@@ -63,9 +63,6 @@ class Node(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.content)
 
-    def __hash__(self) -> int:
-        return id(self.content)
-
     @property
     def target(self) -> str:
         """The dotted path of a function or class."""
@@ -161,9 +158,8 @@ def schema_of(kind: type) -> type:
         elif item.default_factory is not MISSING:
             default = item.default_factory()
         if inner is not hint:
-            name = f"{item.name}"
             kept = dict[str, Any] if is_dataclass(inner) or _is_mapping(inner) else inner
-            made.append((name, kept | None, field(default=default)))
+            made.append((item.name, kept | None, field(default=default)))
         elif is_dataclass(inner) and not issubclass(inner, Node):  # type: ignore[arg-type]
             nested = schema_of(inner)  # type: ignore[arg-type]
             made.append((item.name, nested, field(default_factory=nested)))
