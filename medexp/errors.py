@@ -12,6 +12,10 @@ class ConfigError(MedexpError):
     """Wrong usage or configuration (exit code 2): names the key's full path and the remedy."""
 
 
+class RefusedError(ConfigError):
+    """What a finished or interrupted run cannot be taken for: the run is left as it was."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, with the state saved (exit code 130). No Exception, so a sweep stops."""
 

@@ -1,6 +1,5 @@
 """Finding and opening what lies on disk: every way in which a file can be wrong has its message."""
 
-import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,33 +131,6 @@ def inside(root: Path, name: str, where: str = "") -> Path:
 
 
 # ---------------------------------------------------------------- tables
-
-
-def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row; every column asked for is there and not cut off."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            lacking = [column for column in columns if column not in header]
-            if lacking:
-                raise MedexpError(
-                    f"{path} has no column {', '.join(lacking)} in its header "
-                    f"({', '.join(header) or 'empty file'})"
-                )
-            for row in reader:
-                if any(row[column] is None for column in columns):
-                    raise MedexpError(
-                        f"{path}, line {reader.line_num}: too few cells: need {', '.join(columns)}"
-                    )
-                yield reader.line_num, row
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise MedexpError(f"{path} is not UTF-8 text ({where}): save it as UTF-8") from None
-    except csv.Error as error:
-        raise MedexpError(f"{path} cannot be read as CSV ({error})") from None
-    except OSError as error:
-        raise MedexpError(f"{path} cannot be read ({error.strerror})") from None
 
 
 # ---------------------------------------------------------------- images

@@ -4,8 +4,8 @@ import hashlib
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +25,32 @@ from medexp.data.base import (
 )
 from medexp.data.cache import cache_dir, make_once
 from medexp.data.leak import leak_marks
-from medexp.data.split import split_rows
+from medexp.data.split import replayed_rows, split_rows
 from medexp.data.store import stored
 from medexp.errors import ConfigError, MedexpError
 
 log = logging.getLogger(__name__)
 
 
-def load_data(settings: Settings, *, examine: bool = False) -> Dataset:
+@dataclass(frozen=True)
+class Replay:
+    """A run's split, to be found again: split -> ids of its images, and which must be whole."""
+
+    ids: Mapping[str, Sequence[str]]
+    needed: Collection[str] = PARTS
+
+
+def load_data(
+    settings: Settings, *, examine: bool = False, replay: Replay | None = None
+) -> Dataset:
     """The data set of a config, split and decoded.
 
     examine: as `medexp data check` needs it, which reports what stops a run: unreadable images are
-    left out and groups may cross the split.
+    left out and groups may cross the split. replay: the split is that of a run, whatever was added
+    to the data set since.
     """
     split = settings.dataset.split
-    return as_dataset(load_pool(settings), lenient(split) if examine else split)
+    return as_dataset(load_pool(settings), lenient(split) if examine else split, replay)
 
 
 def lenient(split: SplitSettings) -> SplitSettings:
@@ -63,18 +74,28 @@ def load_pool(settings: Settings) -> Pool | Dataset:
     return loaded
 
 
-def as_dataset(loaded: Pool | Dataset, split: SplitSettings) -> Dataset:
+def as_dataset(
+    loaded: Pool | Dataset, split: SplitSettings, replay: Replay | None = None
+) -> Dataset:
     """Split and decode a pool, or hold a data set that comes split against the settings."""
     if isinstance(loaded, Dataset):
         return checked_dataset(loaded, split)
-    return split_pool(loaded, split)
+    return split_pool(loaded, split, replay)
 
 
-def split_pool(pool: Pool, settings: SplitSettings) -> Dataset:
+def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None) -> Dataset:
     """Split, decode (or find decoded), and leave out or refuse what cannot be read."""
-    split = split_rows(pool, settings)
-    pixels = stored(pool)
-    skipped, notes = unreadable(pool, settings.on_error, pixels.failed)
+    if replay is None:
+        split = split_rows(pool, settings)
+        pixels = stored(pool)
+    else:
+        pixels = stored(pool)
+        split = replayed_rows(pool, settings, replay.ids, replay.needed, pixels.failed)
+    failed = pixels.failed
+    if replay is not None:  # what the run has no use for may be damaged
+        used = set(np.concatenate(list(split.rows.values())).tolist())
+        failed = {row: why for row, why in failed.items() if row in used}
+    skipped, notes = unreadable(pool, settings.on_error, failed)
     kept = {part: rows[~np.isin(rows, list(pixels.failed))] for part, rows in split.rows.items()}
 
     def part_of(rows: np.ndarray) -> Split:

@@ -1,6 +1,5 @@
 """One pass over the pixels of a split: digests, intensities, perceptual hashes."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medexp.data import near
-from medexp.data.base import Split
+from medexp.data.base import Split, fingerprint_of, image_digest
 from medexp.data.progress import threads
 
 BLOCK_BYTES = 2**25  # held at a time: 32 MB
@@ -84,18 +83,14 @@ def measure(split: Split, contents: dict[bytes, int], step: Step) -> Measured:
 
     Its digest is that of Split.fingerprint(), taken on the way: the pixels are read once.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(str((split.images.shape, split.images.dtype)).encode())
     whole = Piece(split.images.dtype)
     with ThreadPoolExecutor(threads()) as pool:
         for block in blocks(split):
             shares = [part for part in np.array_split(block, threads()) if len(part)]
             waiting = [pool.submit(measure_piece, share) for share in shares]
-            digest.update(block.data)
             for future in waiting:
                 whole.add(future.result())
             step(len(block))
-    digest.update(np.ascontiguousarray(split.labels.astype("<i8")).data)
     low, high = np.array(whole.ranges).T
     codes = np.array([contents.setdefault(d, len(contents)) for d in whole.digests], np.int64)
     return Measured(
@@ -106,7 +101,7 @@ def measure(split: Split, contents: dict[bytes, int], step: Step) -> Measured:
         high=high,
         values=whole.values,
         sums=whole.sums,
-        blake2b=digest.hexdigest(),
+        blake2b=fingerprint_of(split, np.array(whole.digests)),
     )
 
 
@@ -122,7 +117,7 @@ def measure_piece(images: np.ndarray) -> Piece:
     for image in images:
         low, high = float(image.min()), float(image.max())
         finite = np.isfinite(low) and np.isfinite(high)
-        piece.digests.append(hashlib.blake2b(image.data, digest_size=16).digest())
+        piece.digests.append(image_digest(image))
         piece.ranges.append((low, high) if finite else (np.nan, np.nan))
         number, thumb = near.signature(image) if finite and low < high else (0, nothing)
         piece.hashes.append(number)

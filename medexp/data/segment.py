@@ -19,8 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from medexp.data.files import csv_rows, find, folder, read_image
+from medexp.data.files import find, folder, read_image
 from medexp.errors import ConfigError, MedexpError, one_of
+from medexp.runs.files import csv_rows
 
 KINDS = ("none", "slic_knn")
 SEGMENTS, CLOSEST, COMPACTNESS = 10, 5, 20.0

@@ -1,5 +1,7 @@
 """Which images go where: from labels, groups and the settings of a split to sorted rows."""
 
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import numpy as np
 from medexp.config.settings import SplitSettings
 from medexp.data.base import PARTS, Pool
 from medexp.data.draw import Draw, per_class, share_count, stratified_subset
-from medexp.data.files import csv_rows
 from medexp.data.leak import leak_marks
 from medexp.errors import ConfigError, MedexpError
+from medexp.runs.files import csv_rows
 
 # Each kind that is drawn at random, in words for the notes of the tables.
 DRAWN = {
@@ -65,17 +67,68 @@ def split_rows(pool: Pool, settings: SplitSettings) -> SplitRows:
     partial = limit_train(pool, settings, rows)
     rows = {part: np.sort(rows[part]) for part in PARTS}
     notes.append(described(pool, settings, kind))
-    if pool.groups is None and kind not in ("given", "file"):
-        notes.append(
-            "patients unknown: images of one patient may be in training and in the test split"
-        )
+    if kind not in ("given", "file"):
+        notes += _unknown_patients(pool)
+    return SplitRows(kind, rows, tuple(notes), _marks(pool, settings, rows), partial)
+
+
+def _unknown_patients(pool: Pool) -> list[str]:
+    if pool.groups is not None:
+        return []
+    return ["patients unknown: images of one patient may be in training and in the test split"]
+
+
+def _marks(pool: Pool, settings: SplitSettings, rows: Rows) -> dict[str, str]:
     marks = {}
     if np.array_equal(rows["val"], rows["test"]):
         marks["SELECTED ON TEST"] = (
             "validation is the test split, so the best epoch was picked by what it is scored on"
         )
-    marks |= leak_marks(pool.name, pool.groups, rows, settings.allow_leak)
-    return SplitRows(kind, rows, tuple(notes), marks, partial)
+    return marks | leak_marks(pool.name, pool.groups, rows, settings.allow_leak)
+
+
+def replayed_rows(
+    pool: Pool,
+    settings: SplitSettings,
+    known: Mapping[str, Sequence[str]],
+    needed: Collection[str] = PARTS,
+    unreadable: Collection[int] = (),
+) -> SplitRows:
+    """The split that a run was made with, found again by the ids of its images.
+
+    It is drawn as the settings say; where that gives other images, since some were added or taken
+    away, those of the run are taken by their ids, and a note says so. known: split -> ids. needed:
+    the splits that must be whole. unreadable: rows that cannot be, and were not in the run either.
+
+    Raises MedexpError where an image of a needed split is gone.
+    """
+    with suppress(MedexpError):  # what cannot be drawn any more can still be looked up
+        drawn_again = split_rows(pool, settings)
+        readable = {
+            part: pool.ids[rows[~np.isin(rows, list(unreadable))]]
+            for part, rows in drawn_again.rows.items()
+        }
+        if all(set(readable[part].tolist()) == set(known.get(part, ())) for part in PARTS):
+            return drawn_again
+    row_of = {str(key): row for row, key in enumerate(pool.ids)}
+    rows, gone = {}, {}
+    for part in PARTS:
+        ids = known.get(part, ())
+        rows[part] = np.sort(np.array([row_of[key] for key in ids if key in row_of], np.intp))
+        gone[part] = [key for key in ids if key not in row_of]
+        if gone[part] and part in needed:
+            raise MedexpError(
+                f"{pool.name}: {len(gone[part]):,} of the {len(ids):,} {part} images of the run "
+                f"are not there any more, such as {gone[part][0]}. Put them back; "
+                "medexp eval takes another split where dataset.split_seed or split_file names one"
+            )
+    new = len(pool) - len(set(np.concatenate(list(rows.values())).tolist()))
+    notes = [described(pool, settings, "file" if settings.split_file else resolve(pool, settings))]
+    if new:
+        notes.append(f"{new:,} images that are new there since the run began are left out")
+    if lost := sum(map(len, gone.values())):
+        notes.append(f"{lost:,} images of the run's other splits are not there any more")
+    return SplitRows("file", rows, (*notes, *_unknown_patients(pool)), _marks(pool, settings, rows))
 
 
 def resolve(pool: Pool, settings: SplitSettings) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from medexp.data.base import Pool, Split
+from medexp.data.base import Pool, Split, fingerprint_of
 from medexp.data.cache import cache_dir, make_once
 from medexp.data.decode import build
 from medexp.data.digests import file_digests
@@ -74,30 +74,37 @@ def stored(pool: Pool) -> Stored:
     )
 
 
-def fingerprint(split: Split) -> str:
-    """Split.fingerprint(), remembered beside the cached array that the split is rows of.
+def pixels_of(split: Split) -> np.ndarray:
+    """Split.pixels, remembered beside the cached array that the split is rows of: (N,) bytes.
 
-    Reading all of PCam's pixels takes longer than all else before the first step. It is remembered
-    by the rows, the labels and the array's size and time of change.
+    Reading all of PCam's pixels takes longer than all else before the first step. They are
+    remembered by the rows and the array's size and time of change.
     """
     array = getattr(split.images, "array", None)
     file = Path(getattr(array, "filename", None) or "")
-    if not file.is_relative_to((cache_dir() / "arrays").absolute()):
-        return split.fingerprint()
+    if "pixels" in vars(split) or not file.is_relative_to((cache_dir() / "arrays").absolute()):
+        return split.pixels
     stat = file.stat()
     key = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
-    for numbers in (split.images.rows, split.labels):  # type: ignore[union-attr]
-        key.update(np.ascontiguousarray(numbers).data)
-    path = file.parent / "fingerprints" / key.hexdigest()
-    with suppress(OSError):
-        return path.read_text()
-    digest = split.fingerprint()
-    with suppress(OSError):  # a cache that cannot be written to is one that others made
-        path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(digest)
-        unfinished.replace(path)
-    return digest
+    key.update(np.ascontiguousarray(split.images.rows).data)  # type: ignore[union-attr]
+    path = file.parent / "fingerprints" / f"{key.hexdigest()}.npy"
+    with suppress(OSError, ValueError):
+        remembered = np.load(path)
+        if remembered.shape == (len(split),):
+            vars(split)["pixels"] = remembered  # what the cached property would have found
+    if "pixels" not in vars(split):
+        digests = split.pixels
+        with suppress(OSError):  # a cache that cannot be written to is one that others made
+            path.parent.mkdir(exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(unfinished, digests)
+            unfinished.replace(path)
+    return split.pixels
+
+
+def fingerprint(split: Split) -> str:
+    """Split.fingerprint() by way of the remembered digests."""
+    return fingerprint_of(split, pixels_of(split))
 
 
 # ---------------------------------------------------------------- the key

@@ -11,20 +11,16 @@ import torch
 from torch import nn
 
 from medexp.config.compose import instantiate
-from medexp.config.saved import saved_config
-from medexp.config.settings import EvalSettings, ModelNode, Settings, last_phase
-from medexp.config.tree import build as build_settings
+from medexp.config.settings import EvalSettings, ModelNode, last_phase
 from medexp.data.base import Dataset
-from medexp.data.files import csv_rows
-from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError
 from medexp.explain.explainers import Subject
-from medexp.jobs import build
+from medexp.jobs import binding, build, known
 from medexp.jobs.marks import marks
-from medexp.jobs.record import held_against, record_of
 from medexp.jobs.results import mean_probabilities, write_provenance, write_results
 from medexp.runs import checkpoint
-from medexp.runs.files import read_json, write_split
+from medexp.runs.files import read_json
+from medexp.runs.images import write_images
 from medexp.score.predict import as_stored
 
 log = logging.getLogger(__name__)
@@ -42,23 +38,29 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
     if settings.ensemble and settings.explain:
         raise ConfigError("explain: of one run. Leave it out, or give a single run=DIR")
     device, _ = build.set_machine(settings.trainer)
-    models = {settings.run: settings.model}
+    runs = [binding.read_run("run", Path(settings.run))]
     if settings.ensemble:
-        models = members_of(settings.ensemble, name)
+        runs = members_of(settings, name)
+    else:
+        binding.same_network(settings, runs[0])
     views = instantiate("tta", settings.tta) if settings.tta else (as_stored,)
     explain = instantiate("explain", settings.explain) if settings.explain else None
-    dataset = load_data(settings)
+    dataset = binding.load_as(settings, runs[0], (name,))
+    for run in runs:
+        dataset = known.with_leaks(settings, dataset, run, () if name == "train" else (name,))
     split = dataset.splits()[name]
     members, probabilities = [], []
-    for run, model in models.items():
-        network, member = best_network(Path(run), model, dataset, device)
-        held_against(Path(run), record_of(settings, dataset, network))
+    for run in runs:
+        model = settings.model if len(runs) == 1 else run.settings.model
+        network, member = best_network(run, binding.carried_over(model, run), dataset, device)
         if settings.trainer.channels_last:
             network.to(memory_format=torch.channels_last)
-        probabilities.append(mean_probabilities(network, split, views, settings.trainer, device))
+        p = mean_probabilities(network, split, views, settings.trainer, device)
+        probabilities.append(p[:, binding.columns_of(dataset, run)])
         members.append(member)
     write_provenance(folder, settings, dataset, device, "float32")
-    write_split(folder / "split.csv", dataset)
+    labels = {part: one.labels.tolist() for part, one in dataset.splits().items()}
+    write_images(folder, known.images_of(dataset, None), labels)
     predicted = np.mean(probabilities, axis=0)
     facts, marked = facts_of(settings, members)
     if settings.ensemble:
@@ -81,25 +83,26 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
 
 
 def best_network(
-    run: Path, model: ModelNode, data: Dataset, device: torch.device
+    run: binding.Run, model: ModelNode, data: Dataset, device: torch.device
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a run's best epoch, on the device, and what metrics.json says of it."""
     network = build.build_network(model, data)
-    best = checkpoint.load(run / "checkpoints" / "best.pt", device)
+    best = checkpoint.load(run.folder / "checkpoints" / "best.pt", device)
     try:
         network.load_state_dict(best["model"])
     except RuntimeError as error:
         raise MedexpError(
-            f"{run}/checkpoints/best.pt does not fit the network for these data "
+            f"{run.folder}/checkpoints/best.pt does not fit the network for these data "
             f"({len(data.classes)} classes, images {data.image_shape}). Evaluate on data of "
             "the kind that the run was trained on"
         ) from error
-    trained = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
+    metrics = run.folder / "metrics.json"
+    trained = read_json(metrics) if metrics.exists() else {}
     facts = {
         "parameters": build.parameter_counts(network),
         "best_epoch": best["epoch"],
         "epochs": trained.get("epochs", best["epoch"]),
-        "evaluated_run": str(run),
+        "evaluated_run": run.name,
         **({"pruned_at": trained["pruned_at"]} if "pruned_at" in trained else {}),
     }
     return network.to(device), facts
@@ -121,47 +124,51 @@ def facts_of(
 # ---------------------------------------------------------------- ensembles
 
 
-def members_of(folders: Sequence[str], part: str) -> dict[str, ModelNode]:
-    """Run -> the network of its last phase, for the runs of an ensemble.
+def members_of(settings: EvalSettings, part: str) -> list[binding.Run]:
+    """The runs of an ensemble.
 
     Raises ConfigError for a run that is named twice, and MedexpError for one that is not finished,
-    or whose class names or images of the scored split are not the first one's: others could be
-    among its training images.
+    has other classes, reads images otherwise, or whose images of the scored split are not the first
+    one's: others could be among its training images.
     """
-    models: dict[str, ModelNode] = {}
-    classes, images = [], set[str]()
-    for run in map(Path, folders):
-        if str(run) in models:
-            raise ConfigError(f"run={run}: named twice. Name each run of an ensemble once")
-        models[str(run)] = last_phase(build_settings(Settings, saved_config("run", str(run)))).model
+    runs: list[binding.Run] = []
+    for folder in map(Path, settings.ensemble or ()):
+        if folder in [run.folder for run in runs]:
+            raise ConfigError(f"run={folder}: named twice. Name each run of an ensemble once")
+        run = binding.read_run("run", folder)
         for name in ("metrics.json", "split.csv"):
-            if not (run / name).is_file():
+            if not (folder / name).is_file():
                 raise MedexpError(
-                    f"run={run}: no {name} there, so it is not finished. Leave it out, or go on "
-                    f"with it: medexp train resume={run}"
+                    f"run={folder}: no {name} there, so it is not finished. Leave it out, or go on "
+                    f"with it: medexp train resume={folder}"
                 )
-        run_classes = read_json(run / "metrics.json")["classes"]
-        ids = ids_of(run, part)
-        if len(models) == 1:
-            classes, images = run_classes, ids
-        if run_classes != classes:
-            raise MedexpError(
-                f"run={run}: its classes are {', '.join(run_classes)}, those of {folders[0]} "
-                f"{', '.join(classes)}. An ensemble needs runs of the same data"
-            )
-        if ids != images:
-            raise MedexpError(
-                f"run={run}: its {len(ids):,} {part} images are not the {len(images):,} of "
-                f"{folders[0]} ({len(ids & images):,} in common), so a run could be scored on what "
-                "it was trained on. Take runs of the same split and fold"
-            )
-    return models
+        if runs:
+            check_member(run, runs[0], part)
+        runs.append(run)
+    return runs
 
 
-def ids_of(run: Path, part: str) -> set[str]:
-    """The ids of one split of a run."""
-    rows = csv_rows(run / "split.csv", ("id", "split"))
-    return {cells["id"] for _, cells in rows if cells["split"] == part}
+def check_member(run: binding.Run, first: binding.Run, part: str) -> None:
+    """Raise MedexpError where a run cannot be averaged with the first of an ensemble."""
+    if set(run.classes) != set(first.classes):
+        raise MedexpError(
+            f"run={run.name}: its classes are {', '.join(run.classes)}, those of {first.name} "
+            f"{', '.join(first.classes)}. An ensemble needs runs of the same data"
+        )
+    if differing := binding.read_otherwise(run.settings, first.settings):
+        key, (own, other) = next(iter(differing.items()))
+        raise MedexpError(
+            f"run={run.name}: it was trained with dataset.{key}={own}, and {first.name} with "
+            f"{other}. An ensemble sees the images as its first run does; take runs that read "
+            "them alike"
+        )
+    ids, others = (set(one.images.parts[part].ids if one.images else ()) for one in (run, first))
+    if ids != others:
+        raise MedexpError(
+            f"run={run.name}: its {len(ids):,} {part} images are not the {len(others):,} of "
+            f"{first.name} ({len(ids & others):,} in common), so a run could be scored on what "
+            "it was trained on. Take runs of the same split and fold"
+        )
 
 
 def ensemble_facts(

@@ -1,15 +1,19 @@
 """Jobs: one run or all runs of a sweep, each with its status, its tables and its plots."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from medexp.config.compose import hydra_main, output_dir, settings_of, to_yaml
-from medexp.config.tree import plain
-from medexp.errors import MedexpError
+from medexp.config.saved import saved_config
+from medexp.config.settings import Settings
+from medexp.config.tree import build, plain
+from medexp.errors import MedexpError, RefusedError
+from medexp.jobs.binding import changes_on_resume, noted
 from medexp.jobs.finish import finish_sweep, show
-from medexp.runs.files import is_run, write_status, write_text
+from medexp.runs.files import is_run, read_json, write_json, write_status, write_text
 
 Work = Callable[[Any, Path], float | None]
 
@@ -56,12 +60,19 @@ def job(config: Any, folder: Path, work: Work) -> float | None:
         for path in preview(settings_of(config), folder):
             print(path)
         return None
+    before = as_it_was(folder)
     write_status(folder, "running")
     try:
         settings = settings_of(config)
+        if settings.resume is not None:
+            goes_on(settings, folder)
         write_text(folder / "config.yaml", to_yaml(plain(settings) | {"resume": None}))
         result = work(settings, folder)
     except BaseException as error:
+        if isinstance(error, RefusedError) and before:
+            for name, text in before.items():
+                write_text(folder / name, text)
+            raise
         reason = str(told(error) if isinstance(error, Exception) else error) or "stopped at once"
         write_status(folder, "failed", reason)
         if not isinstance(error, (MedexpError, KeyboardInterrupt)):
@@ -74,6 +85,30 @@ def job(config: Any, folder: Path, work: Work) -> float | None:
     render.write_tables(load.find_runs([folder]), folder)
     plots.write_plots(folder)
     return result
+
+
+def as_it_was(folder: Path) -> dict[str, str]:
+    """File -> text of what a run's folder says of it, to be put back where a resume is refused."""
+    names = ("status.json", "config.yaml", "provenance.json")
+    return {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in names
+        if (folder / name).is_file()
+    }
+
+
+def goes_on(settings: Settings, folder: Path) -> None:
+    """Hold a resume against the run, and note in provenance.json what it changes.
+
+    Raises RefusedError for what cannot change.
+    """
+    was = build(Settings, saved_config("resume", str(folder)))
+    changes = changes_on_resume(was, settings)
+    path = folder / "provenance.json"
+    if path.is_file():
+        stretch = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "changes": noted(changes)}
+        content = read_json(path)
+        write_json(path, content | {"resumed": [*content.get("resumed", ()), stretch]})
 
 
 def told(error: Exception) -> MedexpError:

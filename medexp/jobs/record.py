@@ -1,6 +1,5 @@
-"""A run's record made of its settings and data, and held against the one that a run left."""
+"""A run's record, made of its settings and data."""
 
-import logging
 from pathlib import Path
 
 from torch import nn
@@ -10,16 +9,8 @@ from medexp.config.tree import plain
 from medexp.data.base import Dataset
 from medexp.data.store import fingerprint
 from medexp.runs.files import versions
-from medexp.runs.record import (
-    Difference,
-    Part,
-    Record,
-    differences,
-    digest_of_ids,
-    read_record,
-)
+from medexp.runs.record import Part, Record, digest_of_ids
 
-log_file = logging.getLogger("medexp.file")  # run.log only
 # The groups of a run whose keys are its recipe: how it is trained.
 RECIPE = ("optimizer.", "schedule.", "loss.", "augment.", "sampling.", "trainer.", "model.stages.")
 
@@ -47,15 +38,3 @@ def record_of(
         seed=settings.seed,
         versions=versions(),
     )
-
-
-def held_against(run: Path, asked: Record) -> list[Difference]:
-    """What differs between a run and what a later command was asked for; noted in run.log.
-
-    Empty too where an older version made the run, which left no record.
-    """
-    was = read_record(run)
-    found = [] if was is None else differences(was, asked)
-    for one in found:
-        log_file.info("Differs from %s in %s", run, one.text())
-    return found

@@ -15,13 +15,13 @@ from medexp.config.settings import Settings, last_phase
 from medexp.config.targets import check_node, locate
 from medexp.data.base import Dataset
 from medexp.data.load import load_data
-from medexp.errors import ConfigError
-from medexp.jobs import build
+from medexp.errors import ConfigError, MedexpError, RefusedError
+from medexp.jobs import binding, build, known
 from medexp.jobs.marks import marks
-from medexp.jobs.record import held_against, record_of
+from medexp.jobs.record import record_of
 from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
 from medexp.models.stages import named_stages
-from medexp.runs.files import write_split
+from medexp.runs.images import write_images
 from medexp.score.predict import as_stored
 from medexp.train.epochs import CLOCK
 from medexp.train.loop import Fitted, Parts, Session, fit
@@ -49,18 +49,24 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     build.release_memory()
     last = last_phase(settings)  # what cannot be is refused before anything is trained
     own_metrics(settings)
-    start, earlier = None, []
+    earlier = []
+    start = None
+    if settings.init_from is not None:
+        start = build.run_folder("init_from", settings.init_from)
+    origin = binding.run_of_weights(settings)
     if settings.second:
         log.info("First phase:")
-        first = train_phase(replace(settings, second={}), folder / "first", resume=resume)
+        only = replace(settings, second={})
+        first = train_phase(only, folder / "first", start=start, origin=origin, resume=resume)
         start = folder / "first"
+        origin = binding.phase_of(start, only)
         earlier = [{"phase": 1, **row} for row in first.fitted.history]
         log.info("Second phase:")
         del first
-    elif settings.init_from is not None:
-        start = build.run_folder("init_from", settings.init_from)
     settings = last
-    phase = train_phase(settings, folder, start=start, earlier=earlier, resume=resume)
+    phase = train_phase(
+        settings, folder, start=start, origin=origin, earlier=earlier, resume=resume
+    )
     fitted = phase.fitted
     epochs = len(earlier) + len(fitted.history)
     facts = {
@@ -89,13 +95,14 @@ def train_phase(
     folder: Path,
     *,
     start: Path | None = None,
+    origin: binding.Run | None = None,
     earlier: Sequence[dict[str, Any]] = (),
     resume: bool,
 ) -> Phase:
     """Build everything of one phase of training and fit it.
 
-    start: the folder of a run, from whose best weights it starts. earlier: rows of the history of
-    the phase before.
+    start: the folder of a run, from whose best weights it starts. origin: what that run was, or the
+    one whose weights model.weights names. earlier: rows of the history of the phase before.
     """
     check_node("dataset", settings.dataset, {"root": ""})
     check_node("model", settings.model, {"num_classes": 2, "in_channels": 3, "image_size": ()})
@@ -107,28 +114,26 @@ def train_phase(
         instantiate(group, getattr(settings, group))
         for group in ("augment", "schedule", "optimizer", "sampling")
     )
-    dataset = load_data(settings)
+    if origin is not None:
+        settings = replace(settings, model=binding.carried_over(settings.model, origin))
+    if resume and not (folder / "checkpoints" / "last.pt").exists():
+        log.info("%s: nothing to resume here, the phase starts anew", folder)
+        resume = False
+    dataset = data_of(settings, folder, origin, resume=resume)
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
     loss = instantiate("loss", settings.loss, class_counts=counts.tolist())
     set_seeds(settings.seed)
     network = build.build_network(settings.model, dataset)
-    if resume and not (folder / "checkpoints" / "last.pt").exists():
-        log.info("%s: nothing to resume here, the phase starts anew", folder)
-        resume = False
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not resume:
         build.start_weights(network, settings.model.weights, start, folder)
     amp = "float32" if precision is None else str(precision).removeprefix("torch.")
     announce(settings, dataset, network, folder, f"{device}, {amp}")
-    record = record_of(settings, dataset, network, start)
-    if start is not None:
-        held_against(start, record)
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
-        write_split(folder / "split.csv", dataset)
-        record.write(folder)
-    else:
-        held_against(folder, record)
+        labels = {part: split.labels.tolist() for part, split in dataset.splits().items()}
+        write_images(folder, known.images_of(dataset, origin), labels)
+        record_of(settings, dataset, network, start).write(folder)
     fitted = fit(
         Session(folder, settings.seed, device, precision, tuple(earlier), resume),
         network,
@@ -147,6 +152,24 @@ def train_phase(
     if fitted.pruned:
         dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})
     return Phase(fitted, network, dataset, device)
+
+
+def data_of(
+    settings: Settings, folder: Path, origin: binding.Run | None, *, resume: bool
+) -> Dataset:
+    """The data of a phase: what it began with where it goes on; marked where its start knows it."""
+    if resume:
+        try:
+            data = binding.load_as(settings, binding.phase_of(folder, settings), exact=True)
+        except MedexpError as error:
+            raise RefusedError(str(error)) from error
+    else:
+        data = load_data(settings)
+    if origin is None:
+        return data
+    if set(data.classes) == set(origin.classes):  # the head's outputs keep their meaning
+        data = binding.in_order(data, origin.classes, origin.name)
+    return known.with_leaks(settings, data, origin, ("val", "test"))
 
 
 def announce(

@@ -8,7 +8,7 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,33 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, out.getvalue())
+
+
+def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row; every column asked for is there and not cut off."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            lacking = [column for column in columns if column not in header]
+            if lacking:
+                raise MedexpError(
+                    f"{path} has no column {', '.join(lacking)} in its header "
+                    f"({', '.join(header) or 'empty file'})"
+                )
+            for row in reader:
+                if any(row[column] is None for column in columns):
+                    raise MedexpError(
+                        f"{path}, line {reader.line_num}: too few cells: need {', '.join(columns)}"
+                    )
+                yield reader.line_num, row
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise MedexpError(f"{path} is not UTF-8 text ({where}): save it as UTF-8") from None
+    except csv.Error as error:
+        raise MedexpError(f"{path} cannot be read as CSV ({error})") from None
+    except OSError as error:
+        raise MedexpError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def write_status(run: Path, state: str, reason: str | None = None) -> None:
@@ -121,21 +148,6 @@ def _commit() -> str | None:
     if head.returncode:
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def write_split(path: Path, data: Any) -> None:
-    """split.csv: id, split, label, group of every image, to be replayed by dataset.split_file."""
-    rows = [
-        {"id": key, "split": name, "label": label, "group": group}
-        for name, split in data.splits().items()
-        for key, label, group in zip(
-            split.ids.tolist(),
-            split.labels.tolist(),
-            [None] * len(split) if split.groups is None else split.groups.tolist(),
-            strict=True,
-        )
-    ]
-    write_csv(path, rows)
 
 
 def write_predictions(path: Path, splits: Mapping[str, tuple[Any, Any, Any]]) -> None:

@@ -1,7 +1,6 @@
 """What a run is, as one object: written when it starts, read by every later command.
 
-A later command makes the record of what it is asked to do and holds it against the run's, in one
-place: `differences`.
+What a later command asks for is held against it in one place, medexp/jobs/binding.py.
 """
 
 import hashlib
@@ -14,7 +13,6 @@ from medexp.runs.files import read_json, write_json
 
 FILE = "record.json"
 SCHEMA = 1
-NOT_COMPARED = ("versions", "schema")  # another version is no other run
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,6 @@ class Record:
         write_json(folder / FILE, asdict(self))
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A fact of a run that is another one in what a later command is asked for."""
-
-    fact: str
-    was: Any
-    asked: Any
-
-    def text(self) -> str:
-        return f"{self.fact}: {self.asked!r}, and the run had {self.was!r}"
-
-
 def read_record(folder: Path) -> Record | None:
     """The record of a run; None where an older version of medexp made it and it has none.
 
@@ -88,32 +74,6 @@ def read_record(folder: Path) -> Record | None:
     for name in ("classes", "image_shape"):
         values[name] = tuple(content[name])
     return Record(**values)
-
-
-def differences(was: Record, asked: Record, facts: Iterable[str] | None = None) -> list[Difference]:
-    """The facts in which what is asked differs from what was, those of `facts` if they are named.
-
-    Mappings are compared key by key, so that a difference names the key (`recipe.optimizer.lr`).
-    Versions are left out: another version is no other run.
-    """
-    chosen = facts or [item.name for item in fields(Record) if item.name not in NOT_COMPARED]
-    found: list[Difference] = []
-    for name in chosen:
-        found += _differing(name, getattr(was, name), getattr(asked, name))
-    return found
-
-
-def _differing(fact: str, was: Any, asked: Any) -> list[Difference]:
-    if isinstance(was, Part) and isinstance(asked, Part):
-        was, asked = asdict(was), asdict(asked)
-    if isinstance(was, Mapping) and isinstance(asked, Mapping):
-        keys = dict.fromkeys([*was, *asked])
-        return [
-            one for key in keys for one in _differing(f"{fact}.{key}", was.get(key), asked.get(key))
-        ]
-    if isinstance(was, (list, tuple)) and isinstance(asked, (list, tuple)):
-        was, asked = list(was), list(asked)
-    return [] if was == asked else [Difference(fact, was, asked)]
 
 
 def digest_of_ids(ids: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from medexp.data import files
 from medexp.errors import MedexpError
+from medexp.runs.files import csv_rows
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
@@ -194,15 +195,15 @@ def test_a_broken_table_is_named(tmp_path, content, message):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     with pytest.raises(MedexpError, match=message):
-        list(files.csv_rows(path, ("id", "label")))
+        list(csv_rows(path, ("id", "label")))
 
 
 def test_tables_as_spreadsheets_write_them(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("\ufeffid,label\r\nä,1\r\n".encode())
-    assert list(files.csv_rows(path, ("id",))) == [(2, {"id": "ä", "label": "1"})]
+    assert list(csv_rows(path, ("id",))) == [(2, {"id": "ä", "label": "1"})]
     with pytest.raises(MedexpError, match="gone.csv cannot be read"):
-        list(files.csv_rows(tmp_path / "gone.csv"))
+        list(csv_rows(tmp_path / "gone.csv"))
 
 
 def test_hdf5_is_read_by_row_and_its_faults_are_named(tmp_path):

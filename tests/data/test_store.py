@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from medexp.data import base, digests, store
 from medexp.data import decode as decoding
-from medexp.data import digests, store
 from medexp.data.base import Pool, Rows, Split
 from medexp.data.cache import clear, entries
 from medexp.errors import MedexpError
@@ -388,24 +388,28 @@ def test_an_entry_lists_only_rows_that_it_has_something_to_say_of(folder, cache)
     assert [json.loads(line)["row"] for line in listed.read_text().splitlines()] == [3, 5]
 
 
-def test_a_fingerprint_is_remembered_beside_the_array(tmp_path, monkeypatch):
+def test_digests_are_remembered_beside_the_array(tmp_path, monkeypatch):
     pool = make_pool(tmp_path)
     array = store.stored(pool).array
     read = []
-    whole = Split.fingerprint
-    monkeypatch.setattr(Split, "fingerprint", lambda split: read.append(1) or whole(split))
+    digest = base.image_digest
+    monkeypatch.setattr(base, "image_digest", lambda image: read.append(1) or digest(image))
 
-    def found(rows, labels=pool.labels, images=array):
-        split = Split(Rows(images, rows), labels[rows], pool.ids[rows])
-        assert store.fingerprint(split) == whole(split)
-        return len(read)
+    def found(rows, images=array):
+        """How many images were read so far, after the digests of these rows are known."""
+        split = Split(Rows(images, rows), pool.labels[rows], pool.ids[rows])
+        assert store.pixels_of(split).tolist() == [digest(image) for image in split.images]
+        done = len(read)
+        assert store.fingerprint(split) == split.fingerprint()
+        assert len(read) == done  # once a split
+        return done
 
     rows = np.arange(20)
-    assert [found(rows), found(rows)] == [1, 1]
-    assert found(rows[::-1].copy()) == 2 and found(rows, 1 - pool.labels) == 3
-    assert [found(rows, images=np.array(array)) for _ in range(2)] == [4, 5]  # in memory: no file
+    assert [found(rows), found(rows)] == [20, 20]
+    assert found(rows[:5]) == 25
+    assert [found(rows, images=np.array(array)) for _ in range(2)] == [45, 65]  # no file
     os.utime(array.filename, (1, 1))
-    assert found(rows) == 6
+    assert found(rows) == 85
     monkeypatch.setattr(Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(OSError("read-only")))
-    monkeypatch.setattr(Path, "read_text", lambda *a: (_ for _ in ()).throw(OSError("no")))
-    assert [found(rows), found(rows)] == [7, 8]
+    monkeypatch.setattr(np, "load", lambda *a: (_ for _ in ()).throw(OSError("no")))
+    assert [found(rows), found(rows)] == [105, 125]

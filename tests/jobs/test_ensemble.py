@@ -199,8 +199,8 @@ def test_runs_that_do_not_fit_together_are_refused_by_name(trio, medexp):
     assert len(medexp.err.strip().splitlines()) == 1
     assert medexp("eval", both, "split=train") == 1
     assert "its 97 train images are not the 96" in medexp.err
-    metrics = read(other / "metrics.json")
-    write_json(other / "metrics.json", metrics | {"classes": ["a", "z"]})
+    record = read(other / "record.json")
+    write_json(other / "record.json", record | {"classes": ["a", "z"]})
     assert medexp("eval", both) == 1
     assert f"run={other}: its classes are a, z, those of {first} a, b" in medexp.err
     (unfinished / "metrics.json").unlink()

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from medexp.data.base import Info, Pool
-from medexp.data.files import csv_rows, find, folder, inside, not_found, read_image, subfolders
+from medexp.data.files import find, folder, inside, not_found, read_image, subfolders
 from medexp.data.pixels import INTERPOLATION, centre_crop, resize
 from medexp.errors import ConfigError, MedexpError, one_of
+from medexp.runs.files import csv_rows
 
 # hem is class 1 and so the positive one: the paper's precision .887 and recall .895 are of hem.
 CLASSES = ("all", "hem")

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from medexp.data.base import Pool
-from medexp.data.files import csv_rows, inside, reason
 from medexp.data.files import folder as existing_folder
+from medexp.data.files import inside, reason
 from medexp.data.photographs import (
     PARTS_OF,
     Channels,
@@ -27,6 +27,7 @@ from medexp.data.photographs import (
 )
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import MedexpError
+from medexp.runs.files import csv_rows
 
 PARQUET = (".parquet", ".pq")
 

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 
 from medexp.data.base import Info, Pool
-from medexp.data.files import csv_rows, hdf5, hdf5_dataset, hdf5_rows, not_found, read_image
+from medexp.data.files import hdf5, hdf5_dataset, hdf5_rows, not_found, read_image
 from medexp.errors import MedexpError, one_of
+from medexp.runs.files import csv_rows
 
 FILES = {"train": "train", "valid": "val", "test": "test"}  # PCam's word -> ours
 STEM = "camelyonpatch_level_2_split_"

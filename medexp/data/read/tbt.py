@@ -31,9 +31,10 @@ import numpy as np
 from scipy import ndimage
 
 from medexp.data.base import Info, Pool
-from medexp.data.files import csv_rows, find, inside, not_found
+from medexp.data.files import find, inside, not_found
 from medexp.data.nifti import orientation, read_stored, read_volume, times, turn
 from medexp.errors import ConfigError, MedexpError, one_of
+from medexp.runs.files import csv_rows
 
 INFO = Info(
     title="ImageCLEF 2021 tuberculosis type (TBT)",
