@@ -20,9 +20,9 @@ def papers(arguments: list[str]) -> int:
         "papers",
         "The papers: which of their tables and figures can be made again, and how.\n"
         "With audit, what can be checked inside their reported numbers: each finding\n"
-        "with its arithmetic. What contradicts comes first; 'explained' is what does so as\n"
-        "written, but not under a reading that is checked beside it; 'reading ruled out' is\n"
-        "a reading of ours that does not fit, and no fault of the paper.\n"
+        "with its arithmetic. What contradicts comes first. What is 'explained' does so\n"
+        "as written, but a reading that is checked beside it fits. A 'reading ruled out'\n"
+        "is one that the audit tried, and no fault of the paper.\n"
         "NAME is a table (pcam_table3) or a whole paper (pcam).",
         "  medexp papers\n  medexp papers audit\n  medexp papers audit pcam cervix_table5 --json\n"
         "  medexp papers audit mine --config-dir DIR     DIR/paper/mine.yaml",
