@@ -11,8 +11,7 @@ from medexp.config.paper import parse_paper
 from medexp.errors import ConfigError, nearest
 from medexp.jobs.audit import audit_of
 from medexp.jobs.paper import paper_row
-
-VERDICTS = ("contradicts", "cannot be checked", "consistent")
+from medexp.score.checks import VERDICTS
 
 
 def papers(arguments: list[str]) -> int:
@@ -21,7 +20,10 @@ def papers(arguments: list[str]) -> int:
         "papers",
         "The papers: which of their tables and figures can be made again, and how.\n"
         "With audit, what can be checked inside their reported numbers: each finding\n"
-        "with its arithmetic. NAME is a table (pcam_table3) or a whole paper (pcam).",
+        "with its arithmetic. What contradicts comes first. What is 'explained' does so\n"
+        "as written, but a reading that is checked beside it fits. A 'reading ruled out'\n"
+        "is one that the audit tried, and no fault of the paper.\n"
+        "NAME is a table (pcam_table3) or a whole paper (pcam).",
         "  medexp papers\n  medexp papers audit\n  medexp papers audit pcam cervix_table5 --json\n"
         "  medexp papers audit mine --config-dir DIR     DIR/paper/mine.yaml",
     )
@@ -105,7 +107,12 @@ def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
             for verdict in VERDICTS
         }
         print(title)
-        print(", ".join(f"{verdict}: {len(ones)}" for verdict, ones in by_verdict.items()) + "\n")
+        counts = (
+            f"{verdict}: {len(ones)}"
+            for verdict, ones in by_verdict.items()
+            if ones or verdict == "contradicts"
+        )
+        print(wrapped("; ".join(counts), hanging=2) + "\n")
         for verdict, ones in by_verdict.items():
             for where, claim, texts in grouped(ones):
                 print(wrapped(f"{verdict.upper()}: {where}", hanging=2))

@@ -1,6 +1,7 @@
 """Arithmetic of printed numbers: each stands for all numbers that round to it."""
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -45,7 +46,7 @@ CELLS = {"at": 2, "column": 1, "gains": 3}  # their numbers of arguments
 
 
 def expression(paper: Paper, formula: Any) -> Expression:
-    """Evaluate an expression of numbers, + - * /, max(), min(), mean() and a table's own numbers.
+    """Evaluate numbers, + - * /, log(), max(), min(), mean() and a table's own numbers.
 
     A number with a point is rounded to its last digit ("63." to the unit), a whole number is exact.
     at('ROW', 'COLUMN') is a number of the table; column('COLUMN') are all of a column, and
@@ -99,6 +100,16 @@ def column_of(paper: Paper, name: str) -> Column:
     return columns[name]
 
 
+def cell_of(paper: Paper, label: str, column: str) -> str:
+    """A number of the table as printed; MedexpError where there is none."""
+    rows = {row.label: row for row in paper.rows}
+    if label not in rows:
+        raise MedexpError(f"no row {label!r} in {paper.table}. {nearest(label, rows)}")
+    if column_of(paper, column).name not in rows[label].reported:
+        raise MedexpError(f"row {label!r} reports no {column!r}")
+    return rows[label].reported[column]
+
+
 # ---------------------------------------------------------------- an expression, node by node
 
 
@@ -121,12 +132,17 @@ def _value(paper: Paper, node: ast.expr, source: str) -> Value:
         case ast.Call(func=ast.Name(id=name), args=[_, *_] as arguments) if name in PICKS:
             values = [value for one in arguments for value in _values(paper, one, source)]
             return Value(*(PICKS[name]([value[i] for value in values]) for i in range(3)))
+        case ast.Call(func=ast.Name(id="log"), args=[argument]):
+            x = _value(paper, argument, source)
+            if x.low <= 0:
+                raise MedexpError(f"{part!r} is of what may be 0 or less")
+            return Value(*map(math.log, x))
         case ast.Call() if (cells := _cells(paper, node)) and len(cells) == 1:
             return _difference(*cells[0])
     raise MedexpError(
-        f"{part!r} in {source!r} is none of: a number, + - * /, max(), min(), mean(), "
-        "at('ROW', 'COLUMN'), and inside those three column('COLUMN'), gains('COLUMN', 'BEFORE', "
-        "'AFTER')"
+        f"{part!r} in {source!r} is none of: a number, + - * /, log(), max(), min(), mean(), "
+        "at('ROW', 'COLUMN'), and inside max, min and mean column('COLUMN'), gains('COLUMN', "
+        "'BEFORE', 'AFTER')"
     )
 
 
@@ -152,20 +168,10 @@ def _cells(paper: Paper, call: ast.Call) -> list[tuple[str, ...]] | None:
     if CELLS.get(name) != len(words) or len(words) != len(call.args):
         return None
     if name == "at":
-        return [(_cell(paper, words[0], words[1]),)]
+        return [(cell_of(paper, words[0], words[1]),)]
     column = column_of(paper, words[0]).name
     if name == "column":
         return [(row.reported[column],) for row in paper.rows if column in row.reported]
     _, before, after = words
     pairs = [row.label.removeprefix(after) for row in paper.rows if row.label.startswith(after)]
-    return [(_cell(paper, after + x, column), _cell(paper, before + x, column)) for x in pairs]
-
-
-def _cell(paper: Paper, label: str, column: str) -> str:
-    """A number of the table as printed."""
-    rows = {row.label: row for row in paper.rows}
-    if label not in rows:
-        raise MedexpError(f"no row {label!r} in {paper.table}. {nearest(label, rows)}")
-    if column_of(paper, column).name not in rows[label].reported:
-        raise MedexpError(f"row {label!r} reports no {column!r}")
-    return rows[label].reported[column]
+    return [(cell_of(paper, after + x, column), cell_of(paper, before + x, column)) for x in pairs]

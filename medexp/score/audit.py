@@ -1,38 +1,48 @@
 """What can be checked inside a paper's reported numbers; each finding shows its arithmetic.
 
 A printed number stands for all that round to it, so a claim contradicts only where none of those
-fits. Some checks are made of every table (OF_EVERY_TABLE); the others are entries of its YAML:
+fits; where the printed number is the right one with its further digits cut off, that is what the
+verdict says. Some checks are made of every table (OF_EVERY_TABLE); the others are entries of its
+YAML:
 
     audit:
-      - {check: KIND, claim: TEXT, where: PLACE, ...}
+      - check: KIND
+        claim: TEXT
+        where: PLACE        # left out: the paper's table
+        tried: true         # the claim is our reading of the paper: it contradicts nobody
+        explained: {because: TEXT, check: KIND, ...}    # another reading: is it consistent?
+        ...
 
-`where` is the paper's table if it is left out. A kind is one of the functions in CHECKS, and the
-other keys are its keyword arguments.
+A kind is one of the functions in CHECKS, and the other keys are its keyword arguments. A claim that
+contradicts is "explained" only if the check under `explained` finds nothing but consistent numbers.
 """
 
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 from medexp.config.paper import Paper, PaperRow, contradiction
 from medexp.errors import MedexpError, nearest
 from medexp.score.arithmetic import overlap, shown
 from medexp.score.checks import (
+    IMPLIED,
     Counter,
     Outcome,
     Verdict,
     blocks,
     confusion,
     grain,
+    implied_shares,
     numbers,
     parameters,
+    prevalence,
     rates_of,
     recalls,
     unknown,
 )
+from medexp.score.statements import bold, quoted, split
 
 
 @dataclass(frozen=True)
@@ -84,18 +94,9 @@ def f1_scores(paper: Paper) -> list[Finding]:
 def one_test_set(paper: Paper) -> list[Finding]:
     """Accuracy, precision and recall of two classes imply the share of positive images.
 
-    With that share s, 1 - A = s ((1 - R) + R (1 - P) / P): images missed, and wrongly found. Rows
-    of one test set imply one share.
+    Rows of one test set imply one share.
     """
-    shares: dict[str, tuple[float, float, float]] = {}
-    for row in paper.rows:
-        rates = rates_of(paper, row)
-        if "accuracy" not in rates or not {"precision", "recall"} <= set(rates) or row.class_name:
-            continue
-        three = [rates[rate] for rate in ("accuracy", "precision", "recall")]
-        corners = [_share(*corner) for corner in product(*(rate.span for rate in three))]
-        middle = _share(*(rate.value for rate in three))
-        shares[row.label] = (min(corners), middle, max(corners))
+    shares = implied_shares(paper)
     if len(shares) < 2 or any(not 0 <= middle <= 1 for _, middle, _ in shares.values()):
         return []
     apart = max(low for low, _, _ in shares.values()) > min(high for *_, high in shares.values())
@@ -107,14 +108,9 @@ def one_test_set(paper: Paper) -> list[Finding]:
             "contradicts" if apart else "consistent",
             "All rows are of one test set, with one share of positive images (taking precision and"
             " recall as those of the positive class)",
-            f"(1-A)/((1-R) + R·(1-P)/P): {each}",
+            f"{IMPLIED}: {each}",
         )
     ]
-
-
-def _share(accuracy: float, precision: float, recall: float) -> float:
-    wrong = (1 - recall) + recall * (1 - precision) / precision
-    return (1 - accuracy) / wrong if wrong > 0 else math.nan
 
 
 def mirrored(paper: Paper) -> list[Finding]:
@@ -160,33 +156,64 @@ CHECKS: dict[str, Callable[..., list[Outcome]]] = {
     "recalls": recalls,
     "parameters": parameters,
     "blocks": blocks,
+    "prevalence": prevalence,
+    "quoted": quoted,
+    "bold": bold,
+    "split": split,
     "unknown": unknown,
 }
 
 
 def _of(paper: Paper, place: int, entry: Mapping[str, Any], count: Counter) -> Iterator[Finding]:
     """The findings of one entry of the YAML."""
-    entry_name = f"paper {paper.title}, {paper.table}: audit[{place}]"
-    kind = str(entry.get("check"))
-    if kind not in CHECKS:
-        raise MedexpError(f"{entry_name}.check={kind}: no such check. {nearest(kind, CHECKS)}")
-    check = CHECKS[kind]
-    taken = [p for p in inspect.signature(check).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    valid = ["check", "claim", "where", *(p.name for p in taken)]
-    for key in entry:
-        if key not in valid:
-            raise MedexpError(
-                f"{entry_name}.{key}: not of check={kind}. {nearest(str(key), valid)}"
-            )
-    for key in ("claim", *(p.name for p in taken if p.default is p.empty)):
-        if key not in entry:
-            raise MedexpError(f"{entry_name}.{key}: missing, and check={kind} needs it")
-    values = {p.name: entry[p.name] for p in taken if p.name in entry}
+    name = f"paper {paper.title}, {paper.table}: audit[{place}]"
+    outcomes = _asked(paper, name, entry, count, ("claim",), ("where", "tried", "explained"))
     where, claim = str(entry.get("where", paper.table)), str(entry["claim"]).strip()
-    try:
-        outcomes = check(paper, count, **values)
-    except MedexpError as error:
-        raise MedexpError(f"{entry_name}: {error}") from error
+    tried, other = entry.get("tried", False), entry.get("explained")
+    if tried and other is not None:
+        raise MedexpError(f"{name}.explained: a reading that is tried needs none. Leave one out")
+    fits, why = (False, "") if other is None else _explanation(paper, name, other, count)
     for verdict, arithmetic, row in outcomes:
+        if verdict == "contradicts":
+            verdict = "explained" if fits else "reading ruled out" if tried else verdict
+            arithmetic += why
         here = where if row is None else f"{where}, {row}"
         yield Finding(paper.title, here, verdict, claim, arithmetic)
+
+
+def _explanation(
+    paper: Paper, name: str, entry: Mapping[str, Any], count: Counter
+) -> tuple[bool, str]:
+    """Whether another reading fits, and the words for it."""
+    outcomes = _asked(paper, f"{name}.explained", entry, count, ("because",), ())
+    fits = all(outcome.verdict == "consistent" for outcome in outcomes)
+    because = str(entry["because"]).strip()
+    texts = "; ".join(outcome.arithmetic for outcome in outcomes)
+    return fits, f". {'Explained' if fits else 'Not explained'}: {because}: {texts}"
+
+
+def _asked(
+    paper: Paper,
+    name: str,
+    entry: Mapping[str, Any],
+    count: Counter,
+    needed: Sequence[str],
+    allowed: Sequence[str],
+) -> list[Outcome]:
+    """What the check of an entry finds. needed, allowed: its keys beside those of the check."""
+    kind = str(entry.get("check"))
+    if kind not in CHECKS:
+        raise MedexpError(f"{name}.check={kind}: no such check. {nearest(kind, CHECKS)}")
+    check = CHECKS[kind]
+    taken = [p for p in inspect.signature(check).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    valid = ["check", *needed, *allowed, *(p.name for p in taken)]
+    for key in entry:
+        if key not in valid:
+            raise MedexpError(f"{name}.{key}: not of check={kind}. {nearest(str(key), valid)}")
+    for key in (*needed, *(p.name for p in taken if p.default is p.empty)):
+        if key not in entry:
+            raise MedexpError(f"{name}.{key}: missing, and check={kind} needs it")
+    try:
+        return check(paper, count, **{p.name: entry[p.name] for p in taken if p.name in entry})
+    except MedexpError as error:
+        raise MedexpError(f"{name}: {error}") from error

@@ -3,13 +3,25 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from medexp.config.paper import Paper, PaperRow, rounding
 from medexp.errors import MedexpError, nearest
 from medexp.score.arithmetic import Span, column_of, expression, overlap, shown, span_of
 
-Verdict = Literal["consistent", "contradicts", "cannot be checked"]
+# From what weighs most to what weighs nothing: the order in which findings are told.
+# explained: it contradicts as written, but a reading that is checked beside it fits. reading ruled
+# out: what does not fit is a reading that the audit tried, not what the paper says.
+Verdict = Literal[
+    "contradicts",
+    "explained",
+    "truncated, not rounded",
+    "reading ruled out",
+    "cannot be checked",
+    "consistent",
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+CUT: Verdict = "truncated, not rounded"
 
 
 class Outcome(NamedTuple):
@@ -77,23 +89,24 @@ def _compared(paper: Paper, reported: Any, counted: Any, row: str | None = None)
     says, follows = expression(paper, reported), expression(paper, counted)
     agree = overlap(says.value.span, follows.value.span)
     cut = not agree and says.plain and _is_cut(says.text, follows.value.middle)
+    verdict: Verdict = "consistent" if agree else CUT if cut else "contradicts"
     texts = [
         one.text if one.plain else f"{one.text} = {shown(one.value.middle)}"
         for one in (follows, says)
     ]
     text = ("; reported " if says.plain else "; ").join(texts)
-    text += " (cut off, not rounded)" if cut else ""
-    return Outcome("consistent" if agree else "contradicts", text, row)
+    return Outcome(verdict, text, row)
 
 
 def _is_cut(printed: str, value: float) -> bool:
     """Whether a printed number is the value with its further digits cut off."""
     unit = 10 ** len(printed.partition(".")[2])
-    return "." in printed and math.isclose(math.floor(value * unit) / unit, float(printed))
+    # 100 * 0.29 is a bit less than 29 in floats, and is not to be cut to 28.
+    return "." in printed and math.isclose(math.floor(value * unit + 1e-9) / unit, float(printed))
 
 
 def grain(paper: Paper, count: Counter, *, column: str, images: Sequence[int]) -> list[Outcome]:
-    """Whether each share in a column is that of a whole number of images.
+    """Whether each share in a column is that of a whole number of images, or such a one cut off.
 
     images: how many they may have been. Brown and Heathers 2017 call it the GRIM test.
     """
@@ -105,18 +118,61 @@ def grain(paper: Paper, count: Counter, *, column: str, images: Sequence[int]) -
         printed = row.reported[column]
         low, high = (end / chosen.scale for end in rounding(printed))
         unit = len(printed.partition(".")[2])
-        fits, nearest_ones = [], []
+        fits, cut, nearest_ones = [], [], []
         for n in images:
             for whole in range(math.ceil(low * n - 1e-9), math.floor(high * n + 1e-9) + 1):
                 fits.append(f"{whole:,}/{n:,} = {chosen.scale * whole / n:.{unit}f}")
             below = math.floor(low * n)
-            nearest_ones += [
-                f"{k:,}/{n:,} = {chosen.scale * k / n:.{unit + 1}f}" for k in (below, below + 1)
-            ]
-        verdict: Verdict = "consistent" if fits else "contradicts"
-        text = fits[0] if fits else ", ".join(nearest_ones)
+            for k in (below, below + 1):
+                value = chosen.scale * k / n
+                nearest_ones.append(f"{k:,}/{n:,} = {value:.{unit + 1}f}")
+                cut += nearest_ones[-1:] if _is_cut(printed, value) else []
+        verdict: Verdict = "consistent" if fits else CUT if cut else "contradicts"
+        text = (fits or cut or [", ".join(nearest_ones)])[0]
         outcomes.append(Outcome(verdict, f"{text}; reported {printed}", row.label))
     return outcomes
+
+
+def prevalence(paper: Paper, count: Counter, *, share: str) -> list[Outcome]:
+    """Whether each row's accuracy, precision and recall imply this share of positive images."""
+    outcomes = []
+    for label, (low, middle, high) in implied_shares(paper).items():
+        if not (math.isfinite(low) and math.isfinite(high)):
+            text = "with precision and recall of 1, any share would do"
+            outcomes.append(Outcome("cannot be checked", text, label))
+            continue
+        verdict: Verdict = "consistent" if overlap((low, high), span_of(share)) else "contradicts"
+        text = f"{IMPLIED} = {middle:.1%} ({low:.1%} to {high:.1%}); {share}"
+        outcomes.append(Outcome(verdict, text, label))
+    return outcomes
+
+
+# The share of positive images: of those that are wrong, 1 - A of all, (1 - R) of the positive ones
+# are missed, and R (1 - P) / P times as many as those are wrongly found.
+IMPLIED = "(1-A)/((1-R) + R·(1-P)/P)"
+
+
+def implied_shares(paper: Paper) -> dict[str, tuple[float, float, float]]:
+    """Row -> the share of positive images that its rates imply: lowest, as printed, highest.
+
+    Of rows of two classes that report accuracy, and precision and recall of the positive one.
+    """
+    shares = {}
+    for row in paper.rows:
+        rates = rates_of(paper, row)
+        if row.class_name or not {"accuracy", "precision", "recall"} <= set(rates):
+            continue
+        three = [rates[rate] for rate in ("accuracy", "precision", "recall")]
+        corners = [_share(*corner) for corner in product(*(rate.span for rate in three))]
+        if not all(map(math.isfinite, corners)):
+            corners = [math.nan]
+        shares[row.label] = (min(corners), _share(*(rate.value for rate in three)), max(corners))
+    return shares
+
+
+def _share(accuracy: float, precision: float, recall: float) -> float:
+    wrong = (1 - recall) + recall * (1 - precision) / precision
+    return (1 - accuracy) / wrong if wrong > 0 else math.nan
 
 
 def confusion(

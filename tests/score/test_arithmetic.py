@@ -1,6 +1,7 @@
 """Expressions of printed numbers, held against Python's own fractions and numbers drawn."""
 
 from fractions import Fraction
+from math import log
 from random import Random
 
 import pytest
@@ -79,9 +80,18 @@ def test_numbers_of_the_table(paper: Paper) -> None:
     assert gain.value.span == pytest.approx(((0.0445 + 0.045) / 2, (0.0555 + 0.155) / 2))
 
 
+def test_a_logarithm_is_of_all_that_its_number_may_be(paper: Paper) -> None:
+    one = expression(paper, "log(0.50)/2")
+    assert one.value == pytest.approx((log(0.495) / 2, log(0.505) / 2, log(0.5) / 2))
+    assert one.text == "log(0.50)/2" and not one.plain
+    assert expression(paper, "log(100/10)").value.span == pytest.approx((log(10), log(10)))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("log(0.4 - 0.4)", "'log\\(0.4 - 0.4\\)' is of what may be 0 or less"),
+        ("log(1, 2)", "is none of: a number"),
         ("at('after c', 'F1')", "no row 'after c' in Table 1. Did you mean 'after "),
         ("at('after a', 'F')", "no column 'F' in Table 1. Did you mean 'F1'"),
         ("at('after a', 'Kappa')", "row 'after a' reports no 'Kappa'"),

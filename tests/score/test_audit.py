@@ -198,10 +198,12 @@ def test_a_share_of_whole_images_is_recognised(digits):
     assert verdicts == ["consistent"] * (n + 1)
     if digits == 2:
         reachable = {row["reported"]["Accuracy (%)"] for row in rows}
+        cut = {f"{10000 * k // n / 100:.2f}" for k in range(n + 1)} - reachable
         others = [f"{h / 100:.2f}" for h in range(5000, 5200) if f"{h / 100:.2f}" not in reachable]
         wrong = [{"label": o, "reported": {"Accuracy (%)": o}} for o in others]
-        outcomes = one_entry(**{**entry, "rows": wrong}, images=[n])
-        assert len(others) > 150 and {verdict for verdict, _ in outcomes} == {"contradicts"}
+        verdicts = [verdict for verdict, _ in one_entry(**{**entry, "rows": wrong}, images=[n])]
+        expected = ["truncated, not rounded" if o in cut else "contradicts" for o in others]
+        assert verdicts == expected and expected.count("contradicts") > 150 > 0 < len(cut)
 
 
 @pytest.mark.parametrize(("whole", "text"), [(29, "3.62"), (7, "0.88")])
@@ -301,8 +303,10 @@ def test_numbers_within_rounding_and_those_that_are_cut_off():
         ("consistent", "100·4198403/12684876 = 33.098; reported 33.1")
     ]
     assert one_entry(**entry, reported="0.817", counted="0.81768") == [
-        ("contradicts", "0.81768; reported 0.817 (cut off, not rounded)")
+        ("truncated, not rounded", "0.81768; reported 0.817")
     ]
+    assert one_entry(**entry, reported="0.28", counted="29/100")[0][0] == "contradicts"
+    assert one_entry(**entry, reported="0.28", counted="2899/10000")[0][0] != "contradicts"
     assert one_entry(**entry, reported="0.81", counted="0.811") == [
         ("consistent", "0.811; reported 0.81")
     ]
@@ -333,7 +337,7 @@ def test_an_entry_says_where_and_what_it_is():
     ("entry", "message"),
     [
         ({"check": "number"}, r"audit\[0\]\.check=number: no such check. Did you mean 'numbers'"),
-        ({}, r"audit\[0\]\.check=None: no such check. Valid: blocks, confusion"),
+        ({}, r"audit\[0\]\.check=None: no such check. Valid: blocks, bold, confusion"),
         ({"check": "unknown", "claim": "x", "reasn": "y"}, "reasn: not of check=unknown. Did you"),
         ({"check": "unknown", "claim": "x"}, r"audit\[0\]\.reason: missing, and check=unknown"),
         ({"check": "unknown", "reason": "x"}, r"audit\[0\]\.claim: missing"),

@@ -23,6 +23,7 @@ from medexp.report.table.render import html_table
 from medexp.report.table.repeats import find_repeats, scores
 from medexp.report.table.tables import MISSING, Table
 from medexp.runs.files import write_text
+from medexp.score.checks import VERDICTS
 from medexp.score.metrics import headline
 
 MOST = 20_000_000  # bytes of pictures on a page
@@ -35,7 +36,15 @@ NAMES = {
     "recall": "Recall",
 }
 STATES = {"done": "good", "failed": "bad"}  # the other states: look
-VERDICTS = {"contradicts": "bad", "cannot be checked": "look", "consistent": "good"}
+# A reading that is ruled out speaks neither for the paper nor against it.
+VERDICT_KINDS = {
+    "contradicts": "bad",
+    "explained": "look",
+    "truncated, not rounded": "look",
+    "reading ruled out": "plain",
+    "cannot be checked": "look",
+    "consistent": "good",
+}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -88,7 +97,7 @@ def write_page(
         script=packaged("page.js"),
         version=__version__,
         states=STATES,
-        verdicts=VERDICTS,
+        verdicts=VERDICT_KINDS,
         named=named,
         lead=lead(runs, tables),
         reasons=_reasons(named),
@@ -282,15 +291,14 @@ def _words(path: Path) -> str:
 
 def audited(findings: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Paper -> how many findings of each verdict, and they themselves: what contradicts first."""
-    order = list(VERDICTS)
     papers: dict[str, list[Mapping[str, Any]]] = {}
     for finding in findings:
         papers.setdefault(str(finding["paper"]), []).append(finding)
     found = {}
     for paper, members in papers.items():
         counts = Counter(str(finding["verdict"]) for finding in members)
-        text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
-        members = sorted(members, key=lambda one: order.index(one["verdict"]))
+        text = "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        members = sorted(members, key=lambda one: VERDICTS.index(one["verdict"]))
         found[paper] = {"counts": text, "findings": members}
     return found
 

@@ -24,6 +24,7 @@ from medexp.report.page.page import duration, embedded, write_page
 from medexp.report.table.compare import compare_runs
 from medexp.report.table.load import load_run
 from medexp.report.table.tables import tables
+from medexp.score.checks import VERDICTS
 from tests.report.chromium import browser, needed
 
 EVIL = "<script>alert('x')</script>&\""
@@ -239,8 +240,20 @@ def test_findings_are_grouped_by_paper_with_what_contradicts_first(made):
         "one", "badcontradicts", worked, "goodconsistent", worked,
         "two", "lookcannot be checked", worked,
     ]  # fmt: skip
-    assert "1 contradicts, 1 consistent" in text
+    assert "1 contradicts; 1 consistent" in text
     assert 'id="audit"' not in written([made["done"]])
+
+
+def test_every_verdict_of_the_audit_has_its_colour():
+    found = [AUDIT[0] | {"verdict": verdict} for verdict in sorted(VERDICTS)]
+    (text,) = re.findall(r'<section id="audit">.*?</section>', written([], audit=found))
+    assert re.findall(r"class=\"badge (\w+)\">([^<]*)", text) == [
+        ("bad", "contradicts"), ("look", "explained"), ("look", "truncated, not rounded"),
+        ("plain", "reading ruled out"), ("look", "cannot be checked"), ("good", "consistent"),
+    ]  # fmt: skip
+    style = (Path(pages.__file__).parent / "page.css").read_text()
+    assert all(f".badge.{kind} {{" in style for kind in ("bad", "good", "look", "plain"))
+    assert "; 1 truncated, not rounded; 1 reading ruled out; " in text
 
 
 def test_pairs_stand_in_a_table_with_their_marks():
