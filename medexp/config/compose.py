@@ -1,7 +1,8 @@
 """Hydra: a command line and the groups composed into typed settings, jobs run, targets called."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,32 @@ ConfigStore.instance().store(name="eval_schema", node=schema_of(EvalSettings))
 
 
 def compose(overrides: Sequence[str], arguments: Sequence[str] = ()) -> Settings:
-    """The settings of `medexp train OVERRIDES`, with --config-dir if `arguments` give it."""
-    GlobalHydra.instance().clear()
-    with explained(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    """The settings of `medexp train OVERRIDES`, with --config-dir if `arguments` give it.
+
+    Inside a job Hydra's own state, which is the job's, is as it was afterwards.
+    """
+    with (
+        _kept_state(),
+        explained(),
+        hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"),
+    ):
         words = [*overrides, *_search_path(arguments)]
         config = hydra.compose("train", words, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
         return settings_of(config)
+
+
+@contextmanager
+def _kept_state() -> Iterator[None]:
+    hydra_of_job, config_of_job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = hydra_of_job
+        HydraConfig.instance().cfg = config_of_job
 
 
 def compose_node(group: str, option: str, arguments: Sequence[str] = ()) -> Any:

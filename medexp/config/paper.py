@@ -7,6 +7,7 @@ from typing import Any
 from medexp.errors import MedexpError, nearest
 
 BUDGETS = ("smoke", "quick", "full")
+BEFORE = "before: "  # of paper.row, where rows start from the run
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,23 @@ class Paper:
     def rows_of(self, key: str) -> tuple[PaperRow, ...]:
         """The rows that the run with this `paper.row` stands in."""
         return tuple(row for row in self.rows if row.key == key)
+
+    def place(self, key: str | None, model: str, dataset: str) -> tuple[PaperRow, ...] | None:
+        """The rows that a run stands in; None if it does not belong to the table.
+
+        key: its `paper.row`; None: the first row that lists its network. A run that rows start from
+        (`before: NAME`) belongs to the table and stands in no row.
+        """
+        rows: tuple[PaperRow, ...]
+        if key is None:
+            listed = self.row_of(model)
+            rows = (listed,) if listed else ()
+        elif key.startswith(BEFORE) and key.removeprefix(BEFORE) in self.before:
+            return ()
+        else:
+            rows = self.rows_of(key)
+        datasets = {self.dataset, *({**self.base, **row.run}.get("dataset") for row in rows)}
+        return rows if rows and dataset in datasets else None
 
 
 # What a node may hold beside the fields of `Paper`: what the command line chooses.

@@ -44,8 +44,8 @@ DRAWING = tuple(
 class Run:
     """A run that a later command is about.
 
-    settings: of its last phase. images, record: None where an older version left none. classes: in
-    the order of the network's outputs; empty where it is not known.
+    settings: of its last phase; whole: as config.yaml has them. images, record: None where an older
+    version left none. classes: in the order of the network's outputs; empty where it is not known.
     """
 
     folder: Path
@@ -53,6 +53,7 @@ class Run:
     images: Images | None
     record: Record | None
     classes: tuple[str, ...]
+    whole: Settings
 
     @property
     def name(self) -> str:
@@ -63,21 +64,21 @@ def read_run(key: str, folder: Path) -> Run:
     """The run in a folder, which the key (`run`, `init_from`, ...) names; ConfigError if none."""
     content = saved_config(key, str(folder))
     kind = EvalSettings if "run" in content else Settings  # an evaluation has a config too
-    settings = last_phase(build_settings(kind, content))
+    whole = build_settings(kind, content)
     record = read_record(folder)
     classes: Sequence[str] = ()
     if record is not None:
         classes = record.classes
     elif (folder / "metrics.json").is_file():
         classes = read_json(folder / "metrics.json").get("classes") or ()
-    return Run(folder, settings, read_images(folder), record, tuple(classes))
+    return Run(folder, last_phase(whole), read_images(folder), record, tuple(classes), whole)
 
 
 def phase_of(folder: Path, settings: Settings) -> Run:
     """A phase of training that wrote this folder, or is about to go on in it."""
     record = read_record(folder)
     classes = () if record is None else record.classes
-    return Run(folder, settings, read_images(folder), record, tuple(classes))
+    return Run(folder, settings, read_images(folder), record, tuple(classes), settings)
 
 
 def run_of_weights(settings: Settings) -> Run | None:

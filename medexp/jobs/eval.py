@@ -16,7 +16,8 @@ from medexp.data.base import Dataset
 from medexp.errors import ConfigError, MedexpError
 from medexp.explain.explainers import Subject
 from medexp.jobs import binding, build, known
-from medexp.jobs.marks import marks
+from medexp.jobs.deviations import deviations
+from medexp.jobs.marks import HANDED_ON, marks, scaled_keys
 from medexp.jobs.results import mean_probabilities, write_provenance, write_results
 from medexp.runs import checkpoint
 from medexp.runs.files import read_json
@@ -33,7 +34,7 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
     with `tta`, each run's probabilities are the mean over the views of an image.
     """
     build.release_memory()
-    settings = last_phase(settings)
+    asked, settings = settings, last_phase(settings)
     name = settings.split
     if settings.ensemble and settings.explain:
         raise ConfigError("explain: of one run. Leave it out, or give a single run=DIR")
@@ -72,8 +73,16 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
             f"test-time augmentation: mean of the probabilities over {len(views)} views of an image"
         )
     facts["monitor"] = settings.trainer.monitor
+    deviating = {}
+    if not settings.ensemble:  # trained as the run says, on the data that are asked for
+        trained = replace(
+            runs[0].whole, dataset=asked.dataset, source=asked.source, paper=asked.paper
+        )
+        deviating = deviations(trained, scaled_keys(asked.paper or {}))
+    if deviating:
+        facts["deviates"] = {key: {"row": a, "run": b} for key, (a, b) in deviating.items()}
     # Marks of this evaluation stand first, and their reasons count where a member has them too.
-    here = marks(settings, dataset, facts["epochs"], name)
+    here = marks(settings, dataset, facts["epochs"], name, deviating)
     marked = here | marked | here
     write_results(folder, settings, dataset, {name: predicted}, marked, facts)
     if explain:
@@ -115,10 +124,11 @@ def facts_of(
     if settings.ensemble:
         return ensemble_facts(members)
     (facts,) = members
-    if "pruned_at" not in facts:
-        return facts, {}
-    trained = read_json(Path(settings.run) / "metrics.json")
-    return facts, {"PRUNED": trained["marks"]["PRUNED"]}
+    file = Path(settings.run) / "metrics.json"
+    trained = read_json(file)["marks"] if file.is_file() else {}
+    # What training lacked it lacks on any data; whether the row is the paper's is asked anew.
+    kept = {m: trained[m] for m in HANDED_ON if m in trained and m != "DEVIATES"}
+    return facts, kept
 
 
 # ---------------------------------------------------------------- ensembles

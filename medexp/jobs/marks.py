@@ -1,14 +1,30 @@
 """Why a run's numbers are not the paper's: the marks that stand wherever one of them does."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from medexp.config.paper import BEFORE
 from medexp.config.settings import Settings
 from medexp.data.base import Dataset
+from medexp.jobs.deviations import reason_of
+from medexp.runs.files import read_json
+
+# What is handed on to a run that starts from another's weights. What those were scored on is not.
+HANDED_ON = ("PHANTOM", "PARTIAL", "DEVIATES", "PRUNED")
 
 
-def marks(settings: Settings, data: Dataset, epochs: int, split: str = "test") -> dict[str, str]:
-    """Mark -> reason, of a run that was trained for so many epochs and is scored on `split`."""
+def marks(
+    settings: Settings,
+    data: Dataset,
+    epochs: int,
+    split: str = "test",
+    deviating: Mapping[str, tuple[Any, Any]] | None = None,
+) -> dict[str, str]:
+    """Mark -> reason, of a run that was trained for so many epochs and is scored on `split`.
+
+    deviating: KEY -> (the row's value, the run's), where the run is not that of its paper's row.
+    """
     found = {}
     if split != "test":
         found[f"{split.upper()} SPLIT"] = f"scored on the {split} split, not on the test split"
@@ -17,24 +33,46 @@ def marks(settings: Settings, data: Dataset, epochs: int, split: str = "test") -
         found["PHANTOM"] = f"{len(data.train):,} synthetic training images (seed {source.seed})"
     reasons = list(data.partial) if source.kind == "disk" else []
     paper = settings.paper or {}
-    row, budget = paper.get("row"), paper.get("budget", "full")
-    if row and budget != "full":
-        scaled = budget_of(paper, row, budget)
+    if scaled := scaled_keys(paper):
         words = ", ".join(f"{k}={'null' if v is None else v}" for k, v in scaled.items())
-        reasons.insert(0, f"budget {budget} ({words})")
+        reasons.insert(0, f"budget {paper['budget']} ({words})")
     rows = paper.get("rows") or ()
-    listed = row or any(settings.names.model in (other.get("models") or ()) for other in rows)
+    listed = paper.get("row") or any(
+        settings.names.model in (other.get("models") or ()) for other in rows
+    )
+    left = dict(deviating or {})
     if listed and paper.get("epochs") and epochs < paper["epochs"]:
         reasons.insert(0, f"{epochs:,} of {paper['epochs']:,} epochs")
+        left = {key: pair for key, pair in left.items() if not key.endswith("trainer.epochs")}
     if reasons:
         found["PARTIAL"] = "; ".join(reasons)
+    if left:
+        found["DEVIATES"] = reason_of(left, settings)
     return found | dict(data.marks)
+
+
+def handed_on(marked: Mapping[str, str], start: Path | None) -> dict[str, str]:
+    """The marks of a run, and those that it lacks of the run that its first weights are of."""
+    found = dict(marked)
+    file = None if start is None else start / "metrics.json"
+    if file is None or not file.is_file():
+        return found
+    for mark, reason in (read_json(file).get("marks") or {}).items():
+        if mark in HANDED_ON:
+            found.setdefault(mark, f"its first weights are of {start}: {reason}")
+    return found
+
+
+def scaled_keys(paper: Mapping[str, Any]) -> dict[str, Any]:
+    """KEY -> value that the budget of a run lays over its row of a table; empty in full."""
+    row, budget = paper.get("row"), paper.get("budget", "full")
+    return budget_of(paper, row, budget) if row and budget != "full" else {}
 
 
 def budget_of(paper: Mapping[str, Any], row: str, budget: str) -> dict[str, Any]:
     """KEY -> value that a budget lays over a row of a table, or over a run that rows start from."""
-    if row.startswith("before: "):
-        nodes = [paper["before"][row.removeprefix("before: ")]]
+    if row.startswith(BEFORE):
+        nodes = [paper["before"][row.removeprefix(BEFORE)]]
     else:
         own = (one for one in paper["rows"] if row in (one.get("group"), one["label"]))
         nodes = [paper, *own]

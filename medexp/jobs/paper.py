@@ -130,7 +130,7 @@ def _jobs(
 ) -> list[Job]:
     """The jobs of one row: its lists of values, crossed with `named`, those of the command line."""
     settings = {key: value_text(value) for key, value in run.items()}
-    lists = {key: value.split(",") for key, value in settings.items() if _is_list(value)}
+    lists = {key: value.split(",") for key, value in settings.items() if is_list(value)}
     found = []
     for own in _cross(lists):
         for repeat in _cross(named):
@@ -206,7 +206,7 @@ def of_every_run(line: Line) -> list[str]:
     ]
 
 
-def _is_list(text: str) -> bool:
+def is_list(text: str) -> bool:
     return "," in text and text[0] not in "[{'\""
 
 

@@ -17,7 +17,8 @@ from medexp.data.base import Dataset
 from medexp.data.load import load_data
 from medexp.errors import ConfigError, MedexpError, RefusedError
 from medexp.jobs import binding, build, known
-from medexp.jobs.marks import marks
+from medexp.jobs.deviations import deviations, row_of
+from medexp.jobs.marks import handed_on, marks, scaled_keys
 from medexp.jobs.record import record_of
 from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
 from medexp.models.stages import named_stages
@@ -49,6 +50,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     build.release_memory()
     last = last_phase(settings)  # what cannot be is refused before anything is trained
     own_metrics(settings)
+    deviating = deviations(settings, scaled_keys(settings.paper or {}))
     earlier = []
     start = None
     if settings.init_from is not None:
@@ -78,6 +80,8 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     }
     if fitted.pruned:
         facts["pruned_at"] = epochs
+    if deviating:
+        facts["deviates"] = {key: {"row": a, "run": b} for key, (a, b) in deviating.items()}
     splits = phase.dataset.splits()
     predicted = {
         name: mean_probabilities(
@@ -85,7 +89,9 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         )
         for name in ("val", "test")
     }
-    marked = marks(settings, phase.dataset, epochs)
+    marked = marks(settings, phase.dataset, epochs, deviating=deviating)
+    if origin is not None:
+        marked = handed_on(marked, origin.folder)
     write_results(folder, settings, phase.dataset, predicted, marked, facts)
     return fitted.best_value
 
@@ -120,6 +126,9 @@ def train_phase(
         log.info("%s: nothing to resume here, the phase starts anew", folder)
         resume = False
     dataset = data_of(settings, folder, origin, resume=resume)
+    if precision is not None and row_of(settings) is not None:
+        noted = f"trained with AMP in {amp_of(precision)}; the paper's own precision is float32"
+        dataset = replace(dataset, notes=(*dataset.notes, noted))
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
     loss = instantiate("loss", settings.loss, class_counts=counts.tolist())
     set_seeds(settings.seed)
@@ -127,7 +136,7 @@ def train_phase(
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not resume:
         build.start_weights(network, settings.model.weights, start, folder)
-    amp = "float32" if precision is None else str(precision).removeprefix("torch.")
+    amp = amp_of(precision)
     announce(settings, dataset, network, folder, f"{device}, {amp}")
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
@@ -152,6 +161,10 @@ def train_phase(
     if fitted.pruned:
         dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})
     return Phase(fitted, network, dataset, device)
+
+
+def amp_of(precision: torch.dtype | None) -> str:
+    return "float32" if precision is None else str(precision).removeprefix("torch.")
 
 
 def data_of(

@@ -14,8 +14,6 @@ from medexp.report.table.repeats import Repeats, fold_of, group_label, scores
 from medexp.score.metrics import value_at
 from medexp.score.verdict import Compared, compare
 
-BEFORE = "before: "
-
 
 class Found(NamedTuple):
     """A value, the standard deviation of a mean, a 95% interval; None: there is none."""
@@ -145,25 +143,14 @@ def _short(doubt: str) -> str:
 def paper_rows(run: Run) -> tuple[Paper, tuple[PaperRow, ...]] | None:
     """The paper and its rows that a run stands in; None if it belongs to none.
 
-    That is what `paper.row` of its config says, or the first row that lists its network. A run that
-    rows start from (`before: NAME`) belongs to the paper and stands in no row.
-
     Raises:
         MedexpError: the run's `paper` node is none (see `parse_paper`).
     """
     if not run.config.get("paper"):
         return None
-    paper, key = parse_paper(run.config["paper"]), row_key(run)
-    rows: tuple[PaperRow, ...]
-    if key is None:
-        listed = paper.row_of(run.model)
-        rows = (listed,) if listed else ()
-    elif key.startswith(BEFORE) and key.removeprefix(BEFORE) in paper.before:
-        return paper, ()
-    else:
-        rows = paper.rows_of(key)
-    datasets = {paper.dataset, *({**paper.base, **row.run}.get("dataset") for row in rows)}
-    return (paper, rows) if rows and run.dataset in datasets else None
+    paper = parse_paper(run.config["paper"])
+    rows = paper.place(row_key(run), run.model, run.dataset)
+    return None if rows is None else (paper, rows)
 
 
 def by_paper(runs: Sequence[Run]) -> list[tuple[Paper, list[Run]]]:

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,14 @@ _CLASSES = {WITHIN: "within", DIFFERS: "differs", NOT_COMPARABLE: "nc", NO_INTER
 
 @dataclass(frozen=True)
 class Report:
-    """What table.json holds: the tables of some runs, and all their metrics in long form."""
+    """What table.json holds: the tables of some runs, and all their metrics in long form.
+
+    deviations: run -> KEY -> {row, run}, all in which a run marked DEVIATES is not its row's.
+    """
 
     tables: tuple[Table, ...]
     lines: tuple[Line, ...]
+    deviations: dict[str, Any] = field(default_factory=dict)
 
 
 def report(runs: Sequence[Run]) -> Report:
@@ -48,7 +52,12 @@ def report(runs: Sequence[Run]) -> Report:
     Raises:
         MedexpError: a run's `paper` node is not one (see `parse_paper`).
     """
-    return Report(tuple(tables(runs)), tuple(lines(runs)))
+    deviations = {
+        str(run.path): run.metrics["deviates"]
+        for run in runs
+        if run.metrics and run.metrics.get("deviates")
+    }
+    return Report(tuple(tables(runs)), tuple(lines(runs)), deviations)
 
 
 def write_tables(runs: Sequence[Run], folder: str | Path) -> list[Path]:
@@ -88,7 +97,10 @@ def json_text(content: Report) -> str:
     """Strict JSON, a line of text for each line of a table and of the long form."""
     found = ",\n".join(map(_json_table, content.tables))
     long = ",\n".join(map(_compact, content.lines))
-    return f'{{"schema": {SCHEMA},\n"tables": [\n{found}\n],\n"lines": [\n{long}\n]}}\n'
+    text = f'{{"schema": {SCHEMA},\n"tables": [\n{found}\n],\n"lines": [\n{long}\n]'
+    if content.deviations:
+        text += f',\n"deviations": {_compact(content.deviations)}'
+    return text + "}\n"
 
 
 def _json_table(table: Table) -> str:
@@ -117,7 +129,8 @@ def load_tables(path: str | Path) -> Report:
             " its runs: medexp report DIR"
         )
     try:
-        found = Report(tuple(map(_table, content["tables"])), tuple(content["lines"]))
+        tabled = tuple(map(_table, content["tables"]))
+        found = Report(tabled, tuple(content["lines"]), dict(content.get("deviations") or {}))
         csv_text(found.lines)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MedexpError(f"{path}: no table.json of medexp ({error})") from error

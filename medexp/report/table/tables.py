@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medexp.config.paper import Column, Paper, PaperRow, contradiction
+from medexp.config.paper import BEFORE, Column, Paper, PaperRow, contradiction
 from medexp.report.table.entries import (
-    BEFORE,
     Entry,
     beside,
     by_paper,
