@@ -42,6 +42,7 @@ EVERY = {
     "symmetries": FlipsTurns(),
     "right_angles": RightAngles(),
     "bilinear": Affine(degrees=30, scale=(0.8, 1.2), shift=0.1, crop=0.9, p=0.8, fill=3.0),
+    "crops": Affine(degrees=30, crop=(0.5, 0.9), fill="border"),
     "border": Affine(degrees=180, fill="border"),
     "cubic": Affine(degrees=30, scale=(0.8, 1.2), shift=0.1, interpolation="cubic"),
     "cubic_border": Affine(angles=[0, 45], p=0.8, interpolation="cubic", fill="border"),
@@ -426,6 +427,40 @@ def test_a_crop_is_resized_back_as_torchvision_does():
         close(got[1:-1, 1:-1], last(want)[1:-1, 1:-1])
 
 
+def test_the_cervix_papers_resnet_sees_the_crops_of_he_et_al():
+    """Section 6.3: "randomly dilated (i.e. resized), randomly cropped, and randomly flipped [19]".
+
+    He et al. 2016, 3.4: the shorter side "randomly sampled in [256, 480]", "a 224x224 crop [...]
+    randomly sampled from an image or its horizontal flip".
+    """
+    settings = compose.compose(["recipe=cervix_resnet"])
+    flips, crops = compose.instantiate("augment", settings.augment).steps
+    n = 4000
+    image = torch.arange(12.0).view(1, 3, 4, 1).repeat(n, 1, 1, 1)
+    out = flips(image.clone(), flips.draw(n, seeded()))
+    mirrored = [torch.equal(got, image[0].flip(1)) for got in out]
+    still = [torch.equal(got, image[0]) for got in out]
+    alike([sum(mirrored), sum(still)], [n / 2, n / 2])  # neither upside down nor turned
+    angle, step, right, down, *crop = drawn(crops, n).T
+    assert not angle.any() and not right.any() and not down.any()
+    assert stats.kstest(224 / step, "uniform", (256, 480 - 256)).pvalue > 1e-4
+    for place in crop:  # from one edge of the resized image to the other, whatever its size
+        assert stats.kstest(place / (1 - step), "uniform", (-0.5, 1)).pvalue > 1e-4
+    assert np.abs(np.corrcoef(224 / step, crop[0] / (1 - step))[0, 1]) < 0.07
+
+
+def test_a_range_of_crops_is_one_crop_where_its_ends_meet():
+    images = noise(5, 20, 20, 3)
+    one, range_ = Affine(crop=0.7, fill="border"), Affine(crop=[0.7, 0.7], fill="border")
+    draws = one.draw(5, seeded())
+    assert torch.equal(range_.draw(5, seeded()), draws)
+    assert torch.equal(range_(images.clone(), draws), one(images.clone(), draws))
+    # At the end of the eighth draw the crop is that of the range's end.
+    wide = Affine(crop=[0.5, 0.7], fill="border")
+    ends_ = torch.cat([draws, torch.zeros(5, 1)], dim=1)
+    torch.testing.assert_close(wide(images.clone(), ends_), one(images.clone(), draws))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
 def test_what_is_not_changed_keeps_its_pixels(dtype):
     images = noise(14, 15, 15, 3, dtype=dtype)
@@ -671,6 +706,9 @@ def test_the_yamls_were_found():
     [
         (Affine, {"crop": 0}, r"augment\.crop=0: keeps nothing\. 1 is no crop"),
         (Affine, {"crop": 1.5}, r"augment\.crop=1\.5: must lie from 0 to 1"),
+        (Affine, {"crop": [0, 0.5]}, r"augment\.crop=0: keeps nothing"),
+        (Affine, {"crop": [-0.5, 0.5]}, r"augment\.crop=-0\.5: must lie from 0 to 1"),
+        (Affine, {"crop": [0.5, 0.4]}, r"augment\.crop=\[0\.5, 0\.4\]: must be \[low, high\]"),
         (Affine, {"p": -0.1}, r"augment\.p=-0\.1: must lie from 0 to 1"),
         (Affine, {"shift": 2}, r"augment\.shift=2: must lie from 0 to 1"),
         (Affine, {"scale": [2, 1]}, r"augment\.scale=\[2, 1\]: must be \[low, high\]"),
