@@ -17,7 +17,7 @@ from medexp.augment import Augment
 from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
 from medexp.errors import Interrupted, MedexpError, one_of
-from medexp.models.stages import check_groups, parameter_groups, switched, train_mode
+from medexp.models.stages import check_groups, parameter_groups, penalty, switched, train_mode
 from medexp.runs import checkpoint
 from medexp.runs.files import write_csv
 from medexp.score import metrics
@@ -98,7 +98,8 @@ def fit(
     """Train, keep the best epoch by `settings.monitor`, and leave its weights in the network.
 
     The reported loss is `parts.loss` alone; L1 and L2, which have a column of their own, and
-    auxiliary heads are part of what is minimised only. Class weights are of the training loss
+    auxiliary heads are part of what is minimised only, but that val_loss holds L1 and L2 too with
+    `val_penalty`. Class weights are of the training loss
     alone, as in Keras: val_loss is without them. From step `switch_at` on only the stages in
     `switch_to` train. With `ema`, the averaged weights are what is validated and kept.
 
@@ -158,7 +159,11 @@ def fit(
                 "epoch": before + epoch + 1,
                 "lr": rate(state.rates[0], epoch, epoch * epochs.steps + until - 1),
                 **sums_of(state, epochs.images(0, until), penalized(stages)),
-                **validate(work.of(state.kept), work.val, parts.loss, device, settings),
+                **with_penalty(
+                    validate(work.of(state.kept), work.val, parts.loss, device, settings),
+                    state.kept,
+                    stages if settings.val_penalty else {},
+                ),
                 "seconds": time.perf_counter() - began,
                 "images_per_s": epochs.images(first, until) / trained,
             }
@@ -284,6 +289,12 @@ def validate(
     value = plain(torch.from_numpy(logits), torch.from_numpy(val.labels)).item()
     scores = metrics.quick(val.labels, probabilities(logits))
     return {"val_loss": value} | {f"val_{short}": score for short, score in scores.items()}
+
+
+def with_penalty(row: Row, network: nn.Module, stages: Mapping[str, Stage]) -> Row:
+    """The row, its val_loss with the L1 and L2 that these stages ask of the network's kernels."""
+    term = penalty(network, stages)
+    return row if term is None else {**row, "val_loss": row["val_loss"] + term.item()}
 
 
 def monitored(row: Row, monitor: str) -> float:

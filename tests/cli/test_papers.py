@@ -1,6 +1,7 @@
 """The papers' tables as they are shipped: numbers, runs, findings; `medexp papers` itself."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -274,6 +275,32 @@ def test_what_the_other_papers_say_of_themselves(findings):
     assert verdicts(findings, "3·4,228,291 + 3") == [("Section 5.3.1, cervixnet1", "consistent")]
     assert verdicts(findings, "732 + 184 = 916") == [("Section 3.2", "contradicts")]
     assert verdicts(findings, "Miliary's or Fibro") == [("Table 1", "cannot be checked")]
+
+
+def test_where_the_cervix_papers_validation_losses_lie_above_its_test_losses(nodes, findings):
+    """The signs and differences that its audit gives for an L2 term in them."""
+    rows = [
+        *(
+            (row, row.run["model.stages.head.l2"])
+            for row in parse_paper(nodes["cervix_table2"]).rows
+        ),
+        *(
+            (row, 1)
+            for row in parse_paper(nodes["cervix_table5"]).rows
+            if row.label != "CervixNet-1"
+        ),
+    ]  # CervixNet-1 of Table 5 is the first row of Table 2
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for row, l2 in rows:
+        val, test = (float(text) for name, text in row.reported.items() if "oss" in name)
+        gaps[l2 > 0].append(val - test)
+    assert [gap > 0 for gap in gaps[True]].count(True) == 3 and len(gaps[True]) == 4
+    assert len(gaps[False]) == 3 and max(gaps[False]) < 0
+    (found,) = (one for one in findings if "hold the L2 term" in one["claim"])
+    assert found["verdict"] == "cannot be checked"
+    for gap in (*gaps[True], *gaps[False]):
+        assert f"{gap:+.4f}".replace("0.", ".") in found["arithmetic"]
+    assert math.comb(4, 3) / math.comb(7, 3) == 4 / 35
 
 
 def test_the_tables_of_ldct_agree(findings):
