@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from medexp.augment import Augment
 from medexp.config.settings import Stage, Trainer
-from medexp.data.base import Dataset, Split
+from medexp.data.base import Dataset
 from medexp.errors import Interrupted, MedexpError, one_of
 from medexp.models.stages import check_groups, parameter_groups, penalty, switched, train_mode
 from medexp.runs import checkpoint
@@ -28,7 +28,7 @@ from medexp.train.pruning import hopeless
 from medexp.train.sampling import Sampling, Shuffle
 from medexp.train.state import Row, State, set_seeds
 from medexp.train.step import set_rate
-from medexp.train.work import working
+from medexp.train.work import Work, working
 
 log = logging.getLogger(__name__)
 log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has the bar or the line
@@ -159,11 +159,7 @@ def fit(
                 "epoch": before + epoch + 1,
                 "lr": rate(state.rates[0], epoch, epoch * epochs.steps + until - 1),
                 **sums_of(state, epochs.images(0, until), penalized(stages)),
-                **with_penalty(
-                    validate(work.of(state.kept), work.val, parts.loss, device, settings),
-                    state.kept,
-                    stages if settings.val_penalty else {},
-                ),
+                **validate(work, state.kept, parts, device, settings),
                 "seconds": time.perf_counter() - began,
                 "images_per_s": epochs.images(first, until) / trained,
             }
@@ -271,30 +267,25 @@ def joined(earlier: Sequence[Row], history: Sequence[Row]) -> list[Row]:
 
 
 def validate(
-    network: nn.Module,
-    val: Split,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    device: torch.device,
-    settings: Trainer,
+    work: Work, network: nn.Module, parts: Parts, device: torch.device, settings: Trainer
 ) -> dict[str, float | None]:
-    """val_loss and the headline metrics of the validation split, as columns of the history."""
+    """val_loss and the headline metrics of the validation split, as columns of the history.
+
+    val_loss is without L1 and L2, but for `val_penalty`.
+    """
     logits = predict(
-        network,
-        val,
+        work.of(network),
+        work.val,
         device=device,
         batch_size=settings.eval_batch_size,
         channels_last=settings.channels_last,
     )
-    plain = getattr(loss, "unweighted", loss)
-    value = plain(torch.from_numpy(logits), torch.from_numpy(val.labels)).item()
-    scores = metrics.quick(val.labels, probabilities(logits))
+    plain = getattr(parts.loss, "unweighted", parts.loss)
+    value = plain(torch.from_numpy(logits), torch.from_numpy(work.val.labels)).item()
+    if settings.val_penalty and (term := penalty(network, parts.stages)) is not None:
+        value += term.item()
+    scores = metrics.quick(work.val.labels, probabilities(logits))
     return {"val_loss": value} | {f"val_{short}": score for short, score in scores.items()}
-
-
-def with_penalty(row: Row, network: nn.Module, stages: Mapping[str, Stage]) -> Row:
-    """The row, its val_loss with the L1 and L2 that these stages ask of the network's kernels."""
-    term = penalty(network, stages)
-    return row if term is None else {**row, "val_loss": row["val_loss"] + term.item()}
 
 
 def monitored(row: Row, monitor: str) -> float:
