@@ -19,6 +19,7 @@ from scipy import ndimage, stats
 from medexp.augment import (
     Affine,
     Augment,
+    Blur,
     BrightnessContrast,
     Chain,
     Cutout,
@@ -49,6 +50,7 @@ EVERY = {
     "pad_crop": PadCrop(padding=2, fill=7),
     "pad_crop_border": PadCrop(padding=3, fill="border"),
     "brightness": BrightnessContrast(brightness=0.3, contrast=0.3, p=0.8),
+    "blur": Blur(sigma=(0.3, 1.2), p=0.8),
     "cutout": Cutout(size=0.4, p=0.7),
     "chain": Chain(steps=[FlipsTurns(), Affine(degrees=9), Cutout(p=0.3), Mixup()]),
 }
@@ -495,6 +497,7 @@ def test_a_range_is_drawn_uniformly():
     "name, shares",
     [
         ("tbt", dict.fromkeys([-20, -10, -5, 0, 5, 10, 20], 1 / 7)),
+        ("tbt_turned", dict.fromkeys([-20, -10, -5, 5, 10, 20], 1 / 6)),
         ("tbt_code", {0: 1 / 4, **dict.fromkeys([-20, -10, -5, 5, 10, 20], 1 / 8)}),
     ],
 )
@@ -503,6 +506,7 @@ def test_the_angles_of_the_tbt_paper_and_of_its_code(name, shares):
     augment = compose.instantiate("augment", compose.compose([f"augment={name}"]).augment)
     angles = Counter(np.rad2deg(drawn(augment, n)[:, 0]).round().astype(int).tolist())
     angles[0] = n - sum(count for angle, count in angles.items() if angle)  # those that stay
+    angles = +angles
     assert set(angles) == set(shares)
     alike([angles[angle] for angle in shares], [n * share for share in shares.values()])
 
@@ -555,6 +559,23 @@ def test_brightness_then_contrast():
     for image, (_, b, c), got in zip(images, draws.tolist(), out, strict=True):
         want = TF.adjust_brightness(first(image), 0.8 + 0.4 * b)
         close(got, last(TF.adjust_contrast(want, 0.6 + 0.8 * c)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("shape", [(6, 21, 17, 3), (6, 4, 9, 11, 1), (6, 5, 2, 1)])
+def test_blur_equals_scipys(shape, dtype):
+    images = noise(*shape, dtype=dtype)
+    augment = Blur(sigma=[0, 2], p=0.8)
+    draws = augment.draw(6, seeded(1))
+    draws[:, 0] = torch.tensor([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
+    draws[:, 1] = torch.tensor([0.3, 0.9, 0.5, 0.8, 0.0, 1.0])
+    out = augment(images.clone(), draws)
+    same = [torch.equal(got, image) for got, image in zip(out, images, strict=True)]
+    assert same == [False, True, False, False, True, False]  # not chosen, and of no width
+    for i in (0, 2, 3, 5):
+        sigma = [0.0] * (len(shape) - 4) + 2 * [2 * draws[i, 1].item()] + [0.0]
+        want = ndimage.gaussian_filter(images[i].double().numpy(), sigma, mode="nearest", radius=6)
+        close(out[i], torch.from_numpy(want.round() if dtype == torch.uint8 else want).to(dtype))
 
 
 def test_float_images_of_any_unit_are_not_clipped():
@@ -723,6 +744,8 @@ def test_the_yamls_were_found():
         (PadCrop, {"padding": 1, "fill": "edge"}, r"augment\.fill=edge: .*Valid: border"),
         (BrightnessContrast, {"brightness": 3}, r"augment\.brightness=3: must lie from 0 to 1"),
         (BrightnessContrast, {"contrast": -1}, r"augment\.contrast=-1: must lie from 0 to 1"),
+        (Blur, {"sigma": [-1, 1]}, r"augment\.sigma=\[-1, 1\]: .*from 0\.0 on"),
+        (Blur, {"p": 2}, r"augment\.p=2: must lie from 0 to 1"),
         (Cutout, {"size": 1.1}, r"augment\.size=1\.1: must lie from 0 to 1"),
         (RightAngles, {"p": 2}, r"augment\.p=2: must lie from 0 to 1"),
         (Mixup, {"alpha": 0}, r"augment\.alpha=0: must be above 0"),
