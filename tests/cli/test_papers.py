@@ -362,6 +362,7 @@ def test_what_the_other_papers_say_of_themselves(findings):
     assert verdicts(findings, "accuracy of 63%", "65.1") == [
         ("Abstract and Table 5", "contradicts")
     ]
+    assert verdicts(findings, "first four principal") == [("Section 4 and Figure 4", "contradicts")]
     assert {v for _, v in verdicts(findings, "33.098")} == {"consistent"}
     assert verdicts(findings, "3·4,228,291 + 3") == [("Section 5.3.1, cervixnet1", "consistent")]
     log = verdicts(findings, "Each validation accuracy", "whole number")
