@@ -149,6 +149,17 @@ def test_every_table_and_figure_is_there(nodes):
         assert all(row.run for row in paper.rows)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_says_that_the_paper_trained_in_float32(name):
+    """No paper's text speaks of half precision, which our default is where a device has it."""
+    header = (ROOT / f"conf/paper/{name}.yaml").read_text().partition("title:")[0]
+    assert "bf16" in header and "trainer.amp=off" in header
+    for text in TEXTS.glob("*.txt"):
+        assert not re.search(r"bf16|bfloat|fp16|float16|half.precision|mixed.precision",
+                             text.read_text(), re.IGNORECASE)  # fmt: skip
+    assert compose([f"paper={name}"]).trainer.amp == "auto"
+
+
 def test_a_data_set_is_held_against_its_papers_main_table(nodes):
     for own, main in zip(OWN, MAIN, strict=True):
         assert nodes[own] | {"audit": None} == nodes[main] | {"audit": None}
