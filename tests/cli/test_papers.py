@@ -277,6 +277,10 @@ def test_the_rows_of_a_trial_differ_in_one_thing(nodes):
         assert [one["features"]["frozen"] for one in stages] == [False, True]
         assert not stages[1]["head"]["frozen"] and whole.trainer == last.trainer
     table5 = overrides(nodes, "cervix_table5")
+    table3 = overrides(nodes, "cervix_table3")
+    stated = compose(["augment=cervix_resnet"]).augment  # section 6.3, of ResNet alone
+    for settings in (table5["Resnet v1"], table3["ResNet v1"], cervix["Resnet v1, last layer"]):
+        assert settings.augment == stated != table5["Inception v2"].augment
     assert table5["Inception v2"].trainer == cervix["Inception v2, whole network"].trainer
     optimizers = overrides(nodes, "all_optimizers").values()
     assert {one.optimizer["lr"] for one in optimizers} == {0.0002}

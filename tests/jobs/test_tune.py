@@ -161,6 +161,7 @@ def test_the_coarse_search_of_the_cervix_paper():
     assert plain(settings.names) == {"dataset": "cervix", "model": "resnet101"}
     assert settings.trainer.max_steps == 50 and settings.optimizer["momentum"] == 0.9
     assert settings.model["stages"]["head"]["l2"] == 0.25
+    assert settings.augment == compose.compose(["augment=cervix_resnet"]).augment  # section 6.3
 
 
 def test_the_searches_of_the_two_cervixnets():
