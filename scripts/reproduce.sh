@@ -71,8 +71,9 @@ for look in ${looks[@]+"${looks[@]}"}; do
   if [[ $look == explore=* ]]; then
     small=() # as many phantoms as the tables' smoke budgets take
     [[ $budget != smoke ]] || small=(source.size=80 dataset.size=80)
+    # Figures 3 and 4 of the cervix paper: of all pixels, and of their first four components.
     [[ -d $out/data ]] || "$medexp" data explore "dataset=$what" "source=$source" \
-      ${small[@]+"${small[@]}"} --out "$out/data" || failed+=("$look")
+      --side 0 --components 4 ${small[@]+"${small[@]}"} --out "$out/data" || failed+=("$look")
     pictures=(--figures "$out/data")
   else
     run=$out/${what%:*}

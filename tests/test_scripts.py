@@ -42,7 +42,10 @@ def call(paper, *arguments, folder, **variables):
 def test_every_table_is_of_one_script():
     named = [table for tables in TABLES.values() for table in tables]
     options = {path.stem for path in (ROOT / "conf/paper").glob("*_*.yaml")}
-    assert len(named) == len(set(named)) and set(named) == options
+    printed = {option for option in options if re.search(r"_(table|fig)\d+$", option)}
+    assert len(named) == len(set(named)) and set(named) == printed
+    headers = " ".join((SCRIPTS / f"reproduce_{paper}.sh").read_text() for paper in PAPERS)
+    assert all(f"paper={option}" in headers for option in options - printed)  # trials, named there
     together = (SCRIPTS / "reproduce_all.sh").read_text()
     (listed,) = re.findall(r"for paper in (.*); do", together)
     assert sorted(listed.split()) == sorted(PAPERS)

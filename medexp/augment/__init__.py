@@ -14,11 +14,12 @@ meta device, whose tensors have no values to look at.
 from medexp.augment.base import Augment, Chain, Identity, where
 from medexp.augment.places import Affine, PadCrop
 from medexp.augment.symmetries import FlipsTurns, RightAngles
-from medexp.augment.values import BrightnessContrast, Cutout, Mixup
+from medexp.augment.values import Blur, BrightnessContrast, Cutout, Mixup
 
 __all__ = [
     "Affine",
     "Augment",
+    "Blur",
     "BrightnessContrast",
     "Chain",
     "Cutout",

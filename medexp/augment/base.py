@@ -121,7 +121,7 @@ def pick(values: Sequence[float], draws: Tensor) -> Tensor:
     return out
 
 
-def between(ends: tuple[float, float], draws: Tensor) -> Tensor:
+def between(ends: tuple[float | Tensor, float | Tensor], draws: Tensor) -> Tensor:
     """The draws (B,), uniform in [0, 1), as uniform between two ends."""
     low, high = ends
     return low + (high - low) * draws

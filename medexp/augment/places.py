@@ -20,6 +20,7 @@ class Affine:
     scale: [low, high] of the factor, uniform; above 1 zooms in.
     shift: up to this share of the width to the right or left, and of the height up or down.
     crop: share of each side that is kept, anywhere in the image, and resized back; applied first.
+        [low, high]: what it enlarges by, 1 over the share, is drawn uniformly between the two.
     p: share of the images that are changed. Those, and any whose draws change nothing (a rotation
         by 0), keep their very pixels.
     interpolation: bilinear, or cubic: splines through the pixels, scipy.ndimage's order 3, clipped
@@ -38,7 +39,7 @@ class Affine:
         angles: Sequence[float] | None = None,
         scale: Sequence[float] = (1.0, 1.0),
         shift: float = 0.0,
-        crop: float = 1.0,
+        crop: float | Sequence[float] = 1.0,
         p: float = 1.0,
         interpolation: str = "bilinear",
         fill: float | str = 0.0,
@@ -49,25 +50,31 @@ class Affine:
                 f"augment.angles={list(angles)}: give at least one, with augment.degrees=0: a "
                 "rotation is drawn from the list or from the range"
             )
-        if crop == 0:
+        least, most = ends("crop", crop if isinstance(crop, Sequence) else (crop, crop), -math.inf)
+        if least == 0:
             raise ConfigError("augment.crop=0: keeps nothing. 1 is no crop")
         one_of("augment.interpolation", interpolation, ("bilinear", "cubic"))
         self.degrees = ends("degrees", span, -math.inf)
         self.angles = angles
         self.scale = ends("scale", scale, 1e-3)
-        self.shift, self.crop, self.p = share("shift", shift), share("crop", crop), share("p", p)
+        self.shift, self.crop, self.p = share("shift", shift), share("crop", most), share("p", p)
+        self.enlarges = None if least == most else (1 / most, 1 / share("crop", least))
         self.cubic = interpolation == "cubic"
         self.fill = filling(fill)
 
     def draw(self, n: int, generator: Generator) -> Tensor:
-        return torch.rand(n, 7, generator=generator)
+        return torch.rand(n, 8 if self.enlarges else 7, generator=generator)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """images: (B, [D,] H, W, C) uint8 or float, draws: (B, 7); the shape and dtype it got."""
-        chance, turn, zoom, *places = draws.unbind(1)
+        """images: (B, [D,] H, W, C) uint8 or float, draws: (B, 7), with a range of crops (B, 8).
+
+        Returns the shape and dtype it got.
+        """
+        chance, turn, zoom, *places = draws[:, :7].unbind(1)
+        crop = 1 / between(self.enlarges, draws[:, 7]) if self.enlarges else self.crop
         angle = pick(self.angles, turn) if self.angles else between(self.degrees, turn)
-        step = self.crop / between(self.scale, zoom)  # in the stored image, of one pixel
-        reach = 2 * [self.shift] + 2 * [(1 - self.crop) / 2]
+        step = crop / between(self.scale, zoom)  # in the stored image, of one pixel
+        reach = 2 * [self.shift] + 2 * [(1 - crop) / 2]
         moves = [between((-far, far), place) for far, place in zip(reach, places, strict=True)]
         changes = torch.stack([torch.deg2rad(angle), step, *moves], dim=1)
         chosen = (chance < self.p) & ((angle != 0) | (step != 1) | (changes[:, 2:] != 0).any(1))

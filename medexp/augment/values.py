@@ -1,12 +1,15 @@
-"""What changes values: brightness and contrast, cutout, mixup."""
+"""What changes values: brightness and contrast, blur, cutout, mixup."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Generator, Tensor
 
-from medexp.augment.base import as_stored, between, share, where
+from medexp.augment.base import as_stored, between, ends, share, where
 from medexp.errors import ConfigError
 
 
@@ -51,6 +54,42 @@ def mapped(images: Tensor, factor: Tensor, of_mean: Tensor) -> Tensor:
     out = images.to(torch.float32, copy=True).mul_(factor.view(per_image))
     out.add_((of_mean * grey).view(per_image))
     return as_stored(out, images.dtype)
+
+
+class Blur:
+    """Gaussian blur in the plane of the image; beyond the border its nearest pixel goes on.
+
+    sigma: [low, high] of the standard deviation in pixels, uniform; p: share of the images that are
+    changed. The bell is cut at three times `high`.
+    """
+
+    def __init__(self, *, sigma: Sequence[float] = (0.5, 1.5), p: float = 1.0):
+        self.sigma, self.p = ends("sigma", sigma, 0.0), share("p", p)
+        self.radius = math.ceil(3 * self.sigma[1])
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return torch.rand(n, 2, generator=generator)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """images: (B, [D,] H, W, C) uint8 or float, draws: (B, 2); the shape and dtype it got."""
+        sigma = between(self.sigma, draws[:, 1])
+        chosen = (draws[:, 0] < self.p) & (sigma > 0)
+        return where(chosen, images, partial(blurred, radius=self.radius), sigma)
+
+
+def blurred(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
+    """sigma: (B,) in pixels; one direction after the other, by 2 radius + 1 weights each."""
+    taps = torch.arange(-radius, radius + 1, device=images.device)
+    weights = torch.exp(-0.5 * (taps / sigma.clamp(min=1e-6).unsqueeze(1)) ** 2)  # (B, taps)
+    weights /= weights.sum(1, keepdim=True)
+    planes = images.movedim(-1, -3)  # (B, [D,] C, H, W)
+    flat = planes.flatten(1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+    for axis, around in ((-1, (radius, radius, 0, 0)), (-2, (0, 0, radius, radius))):
+        padded, length = F.pad(flat, around, mode="replicate"), flat.shape[axis]
+        flat = torch.zeros_like(flat)
+        for place, weight in enumerate(weights.unbind(1)):
+            flat.addcmul_(padded.narrow(axis, place, length), weight.view(-1, 1, 1, 1))
+    return as_stored(flat, images.dtype).view(planes.shape).movedim(-3, -1).contiguous()
 
 
 class Cutout:

@@ -158,6 +158,7 @@ class Trainer:
     graphs: str = setting("auto", "replay steps as CUDA graphs", choices=("auto", "on", "off"))
     profile: bool = setting(False, "write a table of where the time goes", numbers=False)
     monitor: str = setting("val_auc", "val_loss or a val_ column: which epoch is the best")
+    val_penalty: bool = setting(False, "val_loss holds L1 and L2 too, as Keras reports it")
     resamples: int = setting(1000, "bootstrap resamples behind the intervals; 0: none")
 
 

@@ -24,16 +24,27 @@ from medexp.report.figure.segmentation import four_panels
 class Exploration:
     """images: projected at most; seed: of that choice, PCA and t-SNE; samples: of each class.
 
-    Raises ConfigError, which names the option, for a number that is too small.
+    side: pixels a side that are projected, 0: all that are stored; components: principal ones that
+    t-SNE works on. Raises ConfigError, which names the option, for a number that is too small.
     """
 
     images: int = 2000
     seed: int = 0
     perplexity: float = 30.0
     samples: int = 8
+    side: int = explore.SIDE
+    components: int = explore.COMPONENTS
 
     def __post_init__(self) -> None:
-        for key, least in (("images", 4), ("seed", 0), ("perplexity", 1), ("samples", 1)):
+        least_of = {
+            "images": 4,
+            "seed": 0,
+            "perplexity": 1,
+            "samples": 1,
+            "side": 0,
+            "components": 2,
+        }
+        for key, least in least_of.items():
             if not getattr(self, key) >= least:  # nan, too, is not
                 raise ConfigError(f"--{key} {getattr(self, key)}: must be {least} or more")
 
@@ -76,19 +87,21 @@ def draw_projections(
     """pca.png and tsne.png, of the same images."""
     rows, labels, total = projected_images(data, options)
     what = f"{len(labels):,} of {total:,} images"
+    pixels = f"{options.side}x{options.side} pixels" if options.side else "all stored pixels"
 
     def scatter(points: explore.Floats, method: str, axes: tuple[str, str], file: str) -> Path:
-        title = f"{data.name}: {method} of {what}"
+        title = f"{data.name}: {method}, {what}"
         figure = explore.scatter_figure(points, labels, data.classes, title, axes, marks)
         return explore.save(figure, folder / file)
 
-    pca = explore.principal_components(rows, options.seed)
+    pca = explore.principal_components(rows, options.seed, options.components)
     first, second = pca.shares[:2]
     axes = (f"component 1 ({first:.1%} of the variance)", f"component 2 ({second:.1%})")
-    written = [scatter(pca.points, "PCA", axes, "pca.png")]
+    written = [scatter(pca.points, f"PCA of {pixels}", axes, "pca.png")]
     with Console(stderr=True).status(f"t-SNE of {len(labels):,} images"):
         points = explore.neighbours(pca.kept, options.perplexity, options.seed)
-    return [*written, scatter(points, "t-SNE", ("t-SNE 1", "t-SNE 2"), "tsne.png")]
+    of = f"t-SNE of {pca.kept.shape[1]} principal components of {pixels}"
+    return [*written, scatter(points, of, ("t-SNE 1", "t-SNE 2"), "tsne.png")]
 
 
 def projected_images(data: Dataset, options: Exploration) -> tuple[np.ndarray, np.ndarray, int]:
@@ -105,7 +118,7 @@ def projected_images(data: Dataset, options: Exploration) -> tuple[np.ndarray, n
     rows = []
     with bar(f"reading {data.name}", len(chosen)) as advance:
         for split, row in (places[i] for i in chosen.tolist()):
-            rows.append(explore.features(split.images[row], *shown))
+            rows.append(explore.features(split.images[row], *shown, options.side))
             advance(1)
     return np.stack(rows), labels[chosen], len(labels)
 

@@ -14,10 +14,12 @@ Counted: nothing, as the paper reports no parameter counts.
 
 Chosen, where the paper leaves it open: `valid` padding in M1 to M3, Keras' default, as section 4
 names padding among what M4 added; dense layers of 10 in M1 to M3, as M4's 128 were 10 before;
-dropout of .25 in M2 and M3, the paper's only rate; ReLU in M2 and M3 and in the dense layer of M1;
-BatchNorm behind the convolution's activation, as in the usual Keras `Conv2D(activation="relu")`,
-`BatchNormalization()`; M3's last dense layer, which the text leaves out; poolings that drop an odd
-pixel, and Keras' defaults elsewhere.
+dropout of .25 in M2 and M3, the paper's only rate; M1's ReLU in the convolutions of M2 and M3; no
+activation, Keras' default, in the first dense layer of M1 to M3, as M1's sentence on ReLU is of the
+convolutions alone while M4's on ELU names the dense layer; BatchNorm behind the convolution's
+activation, as in the usual Keras `Conv2D(activation="relu")`, `BatchNormalization()`; M3's last
+dense layer, which the text leaves out; poolings that drop an odd pixel, and Keras' defaults
+elsewhere.
 """
 
 from collections.abc import Callable, Sequence

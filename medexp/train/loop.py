@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 
 from medexp.augment import Augment
 from medexp.config.settings import Stage, Trainer
-from medexp.data.base import Dataset, Split
+from medexp.data.base import Dataset
 from medexp.errors import Interrupted, MedexpError, one_of
-from medexp.models.stages import check_groups, parameter_groups, switched, train_mode
+from medexp.models.stages import check_groups, parameter_groups, penalty, switched, train_mode
 from medexp.runs import checkpoint
 from medexp.runs.files import write_csv
 from medexp.score import metrics
@@ -28,7 +28,7 @@ from medexp.train.pruning import hopeless
 from medexp.train.sampling import Sampling, Shuffle
 from medexp.train.state import Row, State, set_seeds
 from medexp.train.step import set_rate
-from medexp.train.work import working
+from medexp.train.work import Work, working
 
 log = logging.getLogger(__name__)
 log_file = logging.getLogger("medexp.file")  # run.log only: the terminal has the bar or the line
@@ -98,7 +98,8 @@ def fit(
     """Train, keep the best epoch by `settings.monitor`, and leave its weights in the network.
 
     The reported loss is `parts.loss` alone; L1 and L2, which have a column of their own, and
-    auxiliary heads are part of what is minimised only. Class weights are of the training loss
+    auxiliary heads are part of what is minimised only, but that val_loss holds L1 and L2 too with
+    `val_penalty`. Class weights are of the training loss
     alone, as in Keras: val_loss is without them. From step `switch_at` on only the stages in
     `switch_to` train. With `ema`, the averaged weights are what is validated and kept.
 
@@ -158,7 +159,7 @@ def fit(
                 "epoch": before + epoch + 1,
                 "lr": rate(state.rates[0], epoch, epoch * epochs.steps + until - 1),
                 **sums_of(state, epochs.images(0, until), penalized(stages)),
-                **validate(work.of(state.kept), work.val, parts.loss, device, settings),
+                **validate(work, state.kept, parts, device, settings),
                 "seconds": time.perf_counter() - began,
                 "images_per_s": epochs.images(first, until) / trained,
             }
@@ -266,23 +267,24 @@ def joined(earlier: Sequence[Row], history: Sequence[Row]) -> list[Row]:
 
 
 def validate(
-    network: nn.Module,
-    val: Split,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    device: torch.device,
-    settings: Trainer,
+    work: Work, network: nn.Module, parts: Parts, device: torch.device, settings: Trainer
 ) -> dict[str, float | None]:
-    """val_loss and the headline metrics of the validation split, as columns of the history."""
+    """val_loss and the headline metrics of the validation split, as columns of the history.
+
+    val_loss is without L1 and L2, but for `val_penalty`.
+    """
     logits = predict(
-        network,
-        val,
+        work.of(network),
+        work.val,
         device=device,
         batch_size=settings.eval_batch_size,
         channels_last=settings.channels_last,
     )
-    plain = getattr(loss, "unweighted", loss)
-    value = plain(torch.from_numpy(logits), torch.from_numpy(val.labels)).item()
-    scores = metrics.quick(val.labels, probabilities(logits))
+    plain = getattr(parts.loss, "unweighted", parts.loss)
+    value = plain(torch.from_numpy(logits), torch.from_numpy(work.val.labels)).item()
+    if settings.val_penalty and (term := penalty(network, parts.stages)) is not None:
+        value += term.item()
+    scores = metrics.quick(work.val.labels, probabilities(logits))
     return {"val_loss": value} | {f"val_{short}": score for short, score in scores.items()}
 
 

@@ -19,6 +19,7 @@ from scipy import ndimage, stats
 from medexp.augment import (
     Affine,
     Augment,
+    Blur,
     BrightnessContrast,
     Chain,
     Cutout,
@@ -42,12 +43,14 @@ EVERY = {
     "symmetries": FlipsTurns(),
     "right_angles": RightAngles(),
     "bilinear": Affine(degrees=30, scale=(0.8, 1.2), shift=0.1, crop=0.9, p=0.8, fill=3.0),
+    "crops": Affine(degrees=30, crop=(0.5, 0.9), fill="border"),
     "border": Affine(degrees=180, fill="border"),
     "cubic": Affine(degrees=30, scale=(0.8, 1.2), shift=0.1, interpolation="cubic"),
     "cubic_border": Affine(angles=[0, 45], p=0.8, interpolation="cubic", fill="border"),
     "pad_crop": PadCrop(padding=2, fill=7),
     "pad_crop_border": PadCrop(padding=3, fill="border"),
     "brightness": BrightnessContrast(brightness=0.3, contrast=0.3, p=0.8),
+    "blur": Blur(sigma=(0.3, 1.2), p=0.8),
     "cutout": Cutout(size=0.4, p=0.7),
     "chain": Chain(steps=[FlipsTurns(), Affine(degrees=9), Cutout(p=0.3), Mixup()]),
 }
@@ -426,6 +429,40 @@ def test_a_crop_is_resized_back_as_torchvision_does():
         close(got[1:-1, 1:-1], last(want)[1:-1, 1:-1])
 
 
+def test_the_cervix_papers_resnet_sees_the_crops_of_he_et_al():
+    """Section 6.3: "randomly dilated (i.e. resized), randomly cropped, and randomly flipped [19]".
+
+    He et al. 2016, 3.4: the shorter side "randomly sampled in [256, 480]", "a 224x224 crop [...]
+    randomly sampled from an image or its horizontal flip".
+    """
+    settings = compose.compose(["recipe=cervix_resnet"])
+    flips, crops = compose.instantiate("augment", settings.augment).steps
+    n = 4000
+    image = torch.arange(12.0).view(1, 3, 4, 1).repeat(n, 1, 1, 1)
+    out = flips(image.clone(), flips.draw(n, seeded()))
+    mirrored = [torch.equal(got, image[0].flip(1)) for got in out]
+    still = [torch.equal(got, image[0]) for got in out]
+    alike([sum(mirrored), sum(still)], [n / 2, n / 2])  # neither upside down nor turned
+    angle, step, right, down, *crop = drawn(crops, n).T
+    assert not angle.any() and not right.any() and not down.any()
+    assert stats.kstest(224 / step, "uniform", (256, 480 - 256)).pvalue > 1e-4
+    for place in crop:  # from one edge of the resized image to the other, whatever its size
+        assert stats.kstest(place / (1 - step), "uniform", (-0.5, 1)).pvalue > 1e-4
+    assert np.abs(np.corrcoef(224 / step, crop[0] / (1 - step))[0, 1]) < 0.07
+
+
+def test_a_range_of_crops_is_one_crop_where_its_ends_meet():
+    images = noise(5, 20, 20, 3)
+    one, range_ = Affine(crop=0.7, fill="border"), Affine(crop=[0.7, 0.7], fill="border")
+    draws = one.draw(5, seeded())
+    assert torch.equal(range_.draw(5, seeded()), draws)
+    assert torch.equal(range_(images.clone(), draws), one(images.clone(), draws))
+    # At the end of the eighth draw the crop is that of the range's end.
+    wide = Affine(crop=[0.5, 0.7], fill="border")
+    ends_ = torch.cat([draws, torch.zeros(5, 1)], dim=1)
+    torch.testing.assert_close(wide(images.clone(), ends_), one(images.clone(), draws))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
 def test_what_is_not_changed_keeps_its_pixels(dtype):
     images = noise(14, 15, 15, 3, dtype=dtype)
@@ -460,6 +497,7 @@ def test_a_range_is_drawn_uniformly():
     "name, shares",
     [
         ("tbt", dict.fromkeys([-20, -10, -5, 0, 5, 10, 20], 1 / 7)),
+        ("tbt_turned", dict.fromkeys([-20, -10, -5, 5, 10, 20], 1 / 6)),
         ("tbt_code", {0: 1 / 4, **dict.fromkeys([-20, -10, -5, 5, 10, 20], 1 / 8)}),
     ],
 )
@@ -468,6 +506,7 @@ def test_the_angles_of_the_tbt_paper_and_of_its_code(name, shares):
     augment = compose.instantiate("augment", compose.compose([f"augment={name}"]).augment)
     angles = Counter(np.rad2deg(drawn(augment, n)[:, 0]).round().astype(int).tolist())
     angles[0] = n - sum(count for angle, count in angles.items() if angle)  # those that stay
+    angles = +angles
     assert set(angles) == set(shares)
     alike([angles[angle] for angle in shares], [n * share for share in shares.values()])
 
@@ -520,6 +559,23 @@ def test_brightness_then_contrast():
     for image, (_, b, c), got in zip(images, draws.tolist(), out, strict=True):
         want = TF.adjust_brightness(first(image), 0.8 + 0.4 * b)
         close(got, last(TF.adjust_contrast(want, 0.6 + 0.8 * c)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("shape", [(6, 21, 17, 3), (6, 4, 9, 11, 1), (6, 5, 2, 1)])
+def test_blur_equals_scipys(shape, dtype):
+    images = noise(*shape, dtype=dtype)
+    augment = Blur(sigma=[0, 2], p=0.8)
+    draws = augment.draw(6, seeded(1))
+    draws[:, 0] = torch.tensor([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
+    draws[:, 1] = torch.tensor([0.3, 0.9, 0.5, 0.8, 0.0, 1.0])
+    out = augment(images.clone(), draws)
+    same = [torch.equal(got, image) for got, image in zip(out, images, strict=True)]
+    assert same == [False, True, False, False, True, False]  # not chosen, and of no width
+    for i in (0, 2, 3, 5):
+        sigma = [0.0] * (len(shape) - 4) + 2 * [2 * draws[i, 1].item()] + [0.0]
+        want = ndimage.gaussian_filter(images[i].double().numpy(), sigma, mode="nearest", radius=6)
+        close(out[i], torch.from_numpy(want.round() if dtype == torch.uint8 else want).to(dtype))
 
 
 def test_float_images_of_any_unit_are_not_clipped():
@@ -671,6 +727,9 @@ def test_the_yamls_were_found():
     [
         (Affine, {"crop": 0}, r"augment\.crop=0: keeps nothing\. 1 is no crop"),
         (Affine, {"crop": 1.5}, r"augment\.crop=1\.5: must lie from 0 to 1"),
+        (Affine, {"crop": [0, 0.5]}, r"augment\.crop=0: keeps nothing"),
+        (Affine, {"crop": [-0.5, 0.5]}, r"augment\.crop=-0\.5: must lie from 0 to 1"),
+        (Affine, {"crop": [0.5, 0.4]}, r"augment\.crop=\[0\.5, 0\.4\]: must be \[low, high\]"),
         (Affine, {"p": -0.1}, r"augment\.p=-0\.1: must lie from 0 to 1"),
         (Affine, {"shift": 2}, r"augment\.shift=2: must lie from 0 to 1"),
         (Affine, {"scale": [2, 1]}, r"augment\.scale=\[2, 1\]: must be \[low, high\]"),
@@ -685,6 +744,8 @@ def test_the_yamls_were_found():
         (PadCrop, {"padding": 1, "fill": "edge"}, r"augment\.fill=edge: .*Valid: border"),
         (BrightnessContrast, {"brightness": 3}, r"augment\.brightness=3: must lie from 0 to 1"),
         (BrightnessContrast, {"contrast": -1}, r"augment\.contrast=-1: must lie from 0 to 1"),
+        (Blur, {"sigma": [-1, 1]}, r"augment\.sigma=\[-1, 1\]: .*from 0\.0 on"),
+        (Blur, {"p": 2}, r"augment\.p=2: must lie from 0 to 1"),
         (Cutout, {"size": 1.1}, r"augment\.size=1\.1: must lie from 0 to 1"),
         (RightAngles, {"p": 2}, r"augment\.p=2: must lie from 0 to 1"),
         (Mixup, {"alpha": 0}, r"augment\.alpha=0: must be above 0"),

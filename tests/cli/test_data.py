@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from medexp.cli import data as data_commands
+from medexp.report.figure import explore
 from tests.conftest import MINE, ROOT, read
 
 PHANTOM = ("source=phantom", "source.size=64")
@@ -101,6 +102,23 @@ def test_explore_writes_the_figures(medexp):
             assert round(image.info["dpi"][0]) == 200 and min(image.size) > 500
 
 
+def test_explore_says_what_was_projected(medexp, monkeypatch):
+    """As Figures 3 and 4 of the cervix paper, and otherwise."""
+    titles = []
+    scatter = explore.scatter_figure
+    monkeypatch.setattr(explore, "scatter_figure", lambda *a: titles.append(a[3]) or scatter(*a))
+    cervix = ("dataset=cervix", "source=phantom", "source.size=16", "dataset.size=64")
+    few = ("--perplexity", "3", "--samples", "1")
+    assert medexp("data", "explore", *cervix, *few, "--side", "0", "--components", "4") == 0
+    assert medexp("data", "explore", *cervix, *few) == 0, medexp.err
+    assert titles == [
+        "cervix: PCA of all stored pixels, 16 of 16 images",
+        "cervix: t-SNE of 4 principal components of all stored pixels, 16 of 16 images",
+        "cervix: PCA of 32x32 pixels, 16 of 16 images",
+        "cervix: t-SNE of 16 principal components of 32x32 pixels, 16 of 16 images",
+    ]
+
+
 def test_explore_shows_the_segmentation_where_there_is_one(medexp):
     cervix = ("dataset=cervix", "source=phantom", "source.size=16", "dataset.size=64")
     assert medexp("data", "explore", *cervix, "--images", "20") == 0, medexp.err
@@ -141,6 +159,8 @@ def test_the_cache_is_listed_and_cleared(medexp):
         (("explore", "--perplexity", "0"), "--perplexity 0.0: must be 1 or more"),
         (("explore", "--perplexity", "nan"), "--perplexity nan: must be 1 or more"),
         (("explore", "--samples", "0"), "--samples 0: must be 1 or more"),
+        (("explore", "--side", "-1"), "--side -1: must be 0 or more"),
+        (("explore", "--components", "1"), "--components 1: must be 2 or more"),
         (("explore", "--seed", "-1"), "--seed -1: must be 0 or more"),
         (("check", "dataset=pcm"), "dataset=pcm: no such option. Did you mean 'pcam'?"),
         (("check", "dataset.splt=random"), "splt: no such key"),

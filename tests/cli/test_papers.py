@@ -1,6 +1,7 @@
 """The papers' tables as they are shipped: numbers, runs, findings; `medexp papers` itself."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from medexp.cli import papers
 from medexp.config.compose import compose, compose_node
 from medexp.config.paper import BUDGETS, parse_paper, rounding
 from medexp.config.targets import check_node
+from medexp.config.tree import plain
 from medexp.errors import ConfigError
 from medexp.jobs import audit
 from medexp.jobs.paper import plan
@@ -24,7 +26,8 @@ NAMES = sorted(
     {
         *("pcam_table3", "pcam_table4", "pcam_fig3", "pcam_fig6", "ldct_table1", "ldct_table2"),
         *("cervix_table2", "cervix_table3", "cervix_table4", "cervix_table5", "all_table2"),
-        *("tbt_table1", "tbt_table2"),
+        *("tbt_table1", "tbt_table2", "tbt_augment", "all_optimizers"),
+        *("cervix_ablation", "pcam_pooling"),
     }
 )
 SUPPLIED = {"num_classes": 2, "in_channels": 3, "image_size": ()}
@@ -146,6 +149,17 @@ def test_every_table_and_figure_is_there(nodes):
         assert all(row.run for row in paper.rows)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_says_that_the_paper_trained_in_float32(name):
+    """No paper's text speaks of half precision, which our default is where a device has it."""
+    header = (ROOT / f"conf/paper/{name}.yaml").read_text().partition("title:")[0]
+    assert "bf16" in header and "trainer.amp=off" in header
+    for text in TEXTS.glob("*.txt"):
+        assert not re.search(r"bf16|bfloat|fp16|float16|half.precision|mixed.precision",
+                             text.read_text(), re.IGNORECASE)  # fmt: skip
+    assert compose([f"paper={name}"]).trainer.amp == "auto"
+
+
 def test_a_data_set_is_held_against_its_papers_main_table(nodes):
     for own, main in zip(OWN, MAIN, strict=True):
         assert nodes[own] | {"audit": None} == nodes[main] | {"audit": None}
@@ -170,7 +184,7 @@ def test_ours_has_the_digits_of_the_papers(nodes):
         for column in paper.columns:
             reported = [row.reported.get(column.name) for row in paper.rows]
             digits = [len(text.partition(".")[2]) for text in reported if text]
-            if digits and (name, column.name) != ("cervix_table5", "Validation Loss"):
+            if digits and (paper.dataset, column.name) != ("cervix", "Validation Loss"):
                 assert column.digits == max(digits)
 
 
@@ -209,6 +223,99 @@ def test_rows_differ_in_what_the_paper_says(nodes):
     video, *rows = plan(table1, {}, root=Path("here"), budget="smoke")
     assert video.before and video.settings["recipe"] == "ucf50"
     assert [row.settings.get("init_from") for row in rows] == [None, *["'here/before-video'"] * 3]
+
+
+TRIALS = {  # what a paper tried and prints no table of, with its words
+    "pcam_pooling": ("pcam_johny2021.txt", "it is found that it works better than 2x2"),
+    "cervix_ablation": ("cervix_nguyen2017.txt", "batch-norm actually harmed this model"),
+    "all_optimizers": ("all_mir2019.txt", "gave the best classification result in all the config"),
+    "tbt_augment": ("tbt_zunair2021.txt", "We also tried blur and random shifts"),
+}
+
+
+def overrides(nodes, name):
+    """Row -> the KEY -> VALUE of its run, and the settings that this composes."""
+    jobs = plan(parse_paper(nodes[name]), {}, root=Path("here"), budget="full")
+    lines = {
+        job.row: [word for word in job.overrides() if not word.startswith("hydra.")]
+        for job in jobs
+        if not job.before
+    }
+    return {row: compose([f"paper={name}", *line]) for row, line in lines.items()}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_what_a_paper_tried_without_a_table(nodes, name):
+    """What is reported of a trial stands in a printed table; the variants have no number."""
+    file, words = TRIALS[name]
+    if TEXTS.is_dir():
+        assert words in (TEXTS / file).read_text()
+    shipped = {
+        tuple(row.reported.values())
+        for other in NAMES
+        if other not in TRIALS
+        for row in parse_paper(nodes[other]).rows
+    }
+    paper = parse_paper(nodes[name])
+    assert all(tuple(row.reported.values()) in {(), *shipped} for row in paper.rows)
+    assert any(not row.reported for row in paper.rows)
+
+
+def test_the_rows_of_a_trial_differ_in_one_thing(nodes):
+    pooling = overrides(nodes, "pcam_pooling")
+    for i in (1, 2, 3, 4):
+        two, one = (pooling[f"#{i}, stride {n}"] for n in (2, 1))
+        assert (two.model["pool_stride"], one.model["pool_stride"]) == (2, 1)
+        assert plain(two)["model"] | {"pool_stride": 1} == plain(one)["model"]
+    cervix = overrides(nodes, "cervix_ablation")
+    assert [cervix[f"CervixNet-2, {w}BatchNorm"].model["batch_norm"] for w in ("no ", "")] == [
+        False, True,
+    ]  # fmt: skip
+    for network in ("Resnet v1", "Inception v2"):
+        whole, last = (cervix[f"{network}, {w}"] for w in ("whole network", "last layer"))
+        stages = [settings.model["stages"] for settings in (whole, last)]
+        assert [one["features"]["frozen"] for one in stages] == [False, True]
+        assert not stages[1]["head"]["frozen"] and whole.trainer == last.trainer
+    table5 = overrides(nodes, "cervix_table5")
+    table3 = overrides(nodes, "cervix_table3")
+    stated = compose(["augment=cervix_resnet"]).augment  # section 6.3, of ResNet alone
+    for settings in (table5["Resnet v1"], table3["ResNet v1"], cervix["Resnet v1, last layer"]):
+        assert settings.augment == stated != table5["Inception v2"].augment
+    assert table5["Inception v2"].trainer == cervix["Inception v2, whole network"].trainer
+    optimizers = overrides(nodes, "all_optimizers").values()
+    assert {one.optimizer["lr"] for one in optimizers} == {0.0002}
+    assert len({one.optimizer["_target_"] for one in optimizers}) == 4
+    tbt = overrides(nodes, "tbt_augment")
+    plain_, turned, without, blur, shift = (one.augment for one in tbt.values())
+    assert sorted([*without["angles"], 0]) == turned["angles"] and "Identity" in plain_["_target_"]
+    assert blur["_target_"].endswith(".Blur") and shift["shift"] > 0
+    assert len({str(plain(one)["loss"]) for one in tbt.values()}) == 1
+
+
+def test_the_counts_of_pooling_by_a_stride_of_1(nodes):
+    """The header's millions, from `same` padding by hand; the paper: weights "well below 10 MB"."""
+    counted = []
+    for kernels, strides, dense in (
+        ((9, 4, 3), (3, 1, 1), (200, 200)),
+        ((7, 3, 3), (3, 2, 2), (100, 100)),
+        ((10, 4, 2), (4, 1, 1), (300, 200)),
+        ((8, 5, 5), (2, 2, 2), (200, 50)),
+    ):
+        total, side, channels = 0, 96, 3
+        for kernel, stride, filters in zip(kernels, strides, (30, 100, 100), strict=True):
+            total += kernel**2 * channels * filters + filters
+            side, channels = -(-side // stride), filters
+        units = side**2 * channels
+        for out in (*dense, 1):
+            total, units = total + units * out + out, out
+        counted.append(total)
+    ours = [
+        audit.parameters_of(f"native{i}", ["model.pool_stride=1"], [])[0].counted
+        for i in (1, 2, 3, 4)
+    ]
+    assert ours == counted
+    assert [f"{n / 1e6:.1f}" for n in counted] == ["20.7", "0.8", "17.4", "3.2"]
+    assert [round(4 * n / 1e6) for n in counted] == [83, 3, 70, 13]
 
 
 def test_a_lost_column_is_shown_as_such(nodes):
@@ -276,8 +383,36 @@ def test_what_the_other_papers_say_of_themselves(findings):
     ]
     assert {v for _, v in verdicts(findings, "33.098")} == {"consistent"}
     assert verdicts(findings, "3·4,228,291 + 3") == [("Section 5.3.1, cervixnet1", "consistent")]
+    log = verdicts(findings, "Each validation accuracy", "whole number")
+    assert log == [(f"Figure 20, Epoch {i}", "consistent") for i in (1, 2, 3, 4)]
     assert verdicts(findings, "732 + 184 = 916") == [("Section 3.2", "contradicts")]
     assert verdicts(findings, "Miliary's or Fibro") == [("Table 1", "cannot be checked")]
+
+
+def test_where_the_cervix_papers_validation_losses_lie_above_its_test_losses(nodes, findings):
+    """The signs and differences that its audit gives for an L2 term in them."""
+    rows = [
+        *(
+            (row, row.run["model.stages.head.l2"])
+            for row in parse_paper(nodes["cervix_table2"]).rows
+        ),
+        *(
+            (row, 1)
+            for row in parse_paper(nodes["cervix_table5"]).rows
+            if row.label != "CervixNet-1"
+        ),
+    ]  # CervixNet-1 of Table 5 is the first row of Table 2
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for row, l2 in rows:
+        val, test = (float(text) for name, text in row.reported.items() if "oss" in name)
+        gaps[l2 > 0].append(val - test)
+    assert [gap > 0 for gap in gaps[True]].count(True) == 3 and len(gaps[True]) == 4
+    assert len(gaps[False]) == 3 and max(gaps[False]) < 0
+    (found,) = (one for one in findings if "hold the L2 term" in one["claim"])
+    assert found["verdict"] == "cannot be checked"
+    for gap in (*gaps[True], *gaps[False]):
+        assert f"{gap:+.4f}".replace("0.", ".") in found["arithmetic"]
+    assert math.comb(4, 3) / math.comb(7, 3) == 4 / 35
 
 
 def test_the_tables_of_ldct_agree(findings):

@@ -161,6 +161,42 @@ def test_the_coarse_search_of_the_cervix_paper():
     assert plain(settings.names) == {"dataset": "cervix", "model": "resnet101"}
     assert settings.trainer.max_steps == 50 and settings.optimizer["momentum"] == 0.9
     assert settings.model["stages"]["head"]["l2"] == 0.25
+    assert settings.augment == compose.compose(["augment=cervix_resnet"]).augment  # section 6.3
+
+
+def test_the_searches_of_the_two_cervixnets():
+    """Sections 6.1 and 6.2: what was tuned, and the values that were taken among those tried."""
+    node = yaml.safe_load((TUNE / "cervixnet1.yaml").read_text())["hydra"]["sweeper"]
+    assert node["vary"] == list(node["params"])
+    lists = {key: yaml.safe_load(f"[{words}]") for key, words in node["params"].items()}
+    taken = compose.compose(["tune=cervixnet1"])
+    first = {key: words[0] for key, words in lists.items()}
+    assert first == {
+        "optimizer.lr": taken.optimizer["lr"] , "model.stages.head.l2": 0.0,
+        "model.dropout": taken.model["dropout"], "model.filters": list(taken.model["filters"]),
+    }  # fmt: skip
+    assert {0.2, 0.15, 0.0} <= set(lists["model.dropout"])  # Table 2: keep .8, .85 and 1
+    assert {0.0, 0.01} <= set(lists["model.stages.head.l2"])
+    for words in zip(*lists.values(), strict=False):
+        settings = compose.compose(
+            ["tune=cervixnet1", *(f"{k}={w}" for k, w in zip(lists, words, strict=True))]
+        )
+        assert settings.model["filters"] == words[3] and settings.trainer.monitor == "val_loss"
+    rates = params("cervixnet2")["optimizer.lr"]
+    assert "0.0012" in rates and sorted(map(float, rates)) == list(map(float, rates))
+    assert params("cervixnet2")["model.batch_norm"] == ["false", "true"]
+    settings = compose.compose(["tune=cervixnet2", "model.batch_norm=true", "optimizer.lr=0.006"])
+    assert settings.model["batch_norm"] and settings.names.model == "cervixnet2"
+
+
+@pytest.mark.slow
+def test_the_tuning_of_cervixnet1_is_twelve_jobs(medexp):
+    """Filters, a list of lists, are a value like any other."""
+    small = ("source=phantom", "source.size=60", "dataset.size=40", "trainer.max_steps=1")
+    assert medexp("train", "tune=cervixnet1", *small, "trainer.resamples=0") == 0, medexp.err
+    settings = jobs()[2]
+    assert len(settings) == 12
+    assert sorted({job["model.filters"] for job in settings}) == ["[16,8]", "[32,16]", "[64,32]"]
 
 
 def test_a_cross_ends_in_a_table_of_two(medexp):

@@ -105,10 +105,16 @@ def keras_float64(monkeypatch):
 
 
 def in_keras(name, shape, filters, dense_units, *, padding=None, activation=None, dtype="float64"):
-    """The paper's networks in Keras, written from its section 3.1 and not from ldct.py."""
+    """The paper's networks in Keras, written from its section 3.1 and not from ldct.py.
+
+    Only of M4 does it say "the first fully connected layer uses ELU"; M1's "RELU is used as an
+    activation function in all the convolution layers" leaves Keras' default to the dense layer.
+    activation: another one, of every layer.
+    """
     keras = pytest.importorskip("keras")
     layers = keras.layers
     padding = padding or ("same" if name == "ldct_m4" else "valid")
+    stated = {"activation": activation or "elu"} if activation or name == "ldct_m4" else {}
     activation = activation or ("elu" if name == "ldct_m4" else "relu")
 
     def conv(i, kernel):
@@ -128,7 +134,7 @@ def in_keras(name, shape, filters, dense_units, *, padding=None, activation=None
     def flatten():
         return layers.Flatten(dtype=dtype)
 
-    dense = layers.Dense(dense_units, activation=activation, dtype=dtype)
+    dense = layers.Dense(dense_units, **stated, dtype=dtype)
     stack = {
         "ldct_m1": lambda: [
             *(conv(0, 11), conv(1, 5), pool()),
@@ -276,11 +282,11 @@ def test_order_of_layers_and_dropout():
     conv, pool, norm, dense = "Conv2d", "MaxPool2d", "BatchNorm2d", "Linear"
     assert layers("ldct_m1") == [
         *(conv, "ReLU", conv, "ReLU", pool, conv, "ReLU", pool),
-        *(dense, "ReLU", "Flatten", dense),
+        *(dense, "Identity", "Flatten", dense),
     ]
     block = [conv, "ReLU", norm, 0.25]
-    assert layers("ldct_m2") == [*block, *block, dense, "ReLU", 0.25, dense]
-    assert layers("ldct_m3") == [*block, pool, *block, pool, dense, "ReLU", dense]
+    assert layers("ldct_m2") == [*block, *block, dense, "Identity", 0.25, dense]
+    assert layers("ldct_m3") == [*block, pool, *block, pool, dense, "Identity", dense]
     block = [conv, "ELU", pool, 0.25]
     assert layers("ldct_m4") == [*block, *block, dense, "ELU", dense]
 

@@ -618,6 +618,23 @@ def test_penalties_have_a_column_of_their_own(tmp_path):
     assert float(values["train_loss"]) == pytest.approx(0.7, abs=0.2)
 
 
+def test_val_loss_holds_the_penalties_where_it_is_asked_to(tmp_path):
+    """As Keras' evaluate() reports a loss: with the regularizers of frozen layers too."""
+    still = {"optimizer": partial(torch.optim.SGD, lr=0.0), "monitor": "val_loss", "epochs": 1}
+    network = nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Linear(4, 1))
+    for frozen in (False, True):
+        values = {}
+        for asked in (False, True):
+            stages = {"1": Stage(l2=0.5, l1=0.25, frozen=frozen)}
+            folder = tmp_path / f"{frozen}{asked}"
+            net, fitted = fit(folder, network, **still, stages=stages, val_penalty=asked)
+            values[asked] = fitted.history[0]["val_loss"]
+            assert fitted.best_value == values[asked]
+        kernel = net[1].weight.detach()
+        expected = 0.5 * kernel.square().sum() + 0.25 * kernel.abs().sum()
+        assert values[True] - values[False] == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_penalty_is_of_any_kind_on_any_stage():
     stages = (Stage(), Stage(l1=0.1), Stage(l2=0.1))
     assert [loop.penalized({"0": Stage(), "1": s}) for s in stages] == [False, True, True]

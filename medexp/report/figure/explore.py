@@ -1,7 +1,9 @@
 """Figures of a data set before any training: PCA, t-SNE, classes per split, samples.
 
-As Figures 3 and 4 of Nguyen, Leavitt and Laloudakis (CS231N, 2017). Plain arrays in, PNG files
-out, without torch. Classes differ in colour (Okabe and Ito 2008) and in the shape of their points.
+As Figures 3 and 4 of Nguyen, Leavitt and Laloudakis (CS231N, 2017), but that theirs are of "the raw
+images values" and of three (section 4) or four (Figure 4) components: a side of 0 and so many
+components. Plain arrays in, PNG files out, without torch. Classes differ in colour (Okabe and Ito
+2008) and in the shape of their points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +24,8 @@ from medexp.report.figure.plots import COLOURS, SHAPES
 from medexp.report.figure.watermark import watermark
 
 DPI = 200
-SIDE = 32  # pixels of the images that are projected
-COMPONENTS = 50  # principal components that t-SNE works on
+SIDE = 32  # pixels of the images that are projected, unless another is asked for
+COMPONENTS = 50  # principal components that t-SNE works on, likewise
 HALO = [withStroke(linewidth=3, foreground="white", alpha=0.3)]
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -33,7 +35,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Projected(NamedTuple):
-    """points: (n, 2), the first two components; kept: (n, <= COMPONENTS), what t-SNE gets; shares:
+    """points: (n, 2), the first two components; kept: (n, components), what t-SNE gets; shares:
     of the variance, one a component."""
 
     points: Floats
@@ -44,23 +46,23 @@ class Projected(NamedTuple):
 # ---------------------------------------------------------------- the projections
 
 
-def features(image: npt.NDArray[np.generic], low: float, high: float) -> Floats:
-    """A stored image as one row of numbers in [0, 1]: SIDE x SIDE pixels of each channel.
+def features(image: npt.NDArray[np.generic], low: float, high: float, side: int = SIDE) -> Floats:
+    """A stored image as one row of numbers in [0, 1]: side x side pixels of each channel.
 
-    Of a volume three slices, at a quarter, half and three quarters of its depth. low, high: what
-    counts as 0 and 1 in images of float.
+    side 0: all its pixels. Of a volume three slices, at a quarter, half and three quarters of its
+    depth. low, high: what counts as 0 and 1 in images of float.
     """
     planes = [image[i] for i in slices(len(image))] if image.ndim == 4 else [image]
     shown = [plane if plane.dtype == np.uint8 else to_bytes(plane, low, high) for plane in planes]
-    small = [resize(plane, SIDE, SIDE).ravel() for plane in shown]
-    return np.asarray(np.concatenate(small) / 255, np.float32)
+    small = [(resize(plane, side, side) if side else plane).ravel() for plane in shown]
+    return np.concatenate(small).astype(np.float32) / 255
 
 
-def principal_components(rows: Floats, seed: int) -> Projected:
-    """PCA of (n, features) rows by scikit-learn."""
+def principal_components(rows: Floats, seed: int, components: int = COMPONENTS) -> Projected:
+    """PCA of (n, features) rows by scikit-learn; components: at most so many, 2 or more."""
     from sklearn.decomposition import PCA
 
-    count = min(COMPONENTS, *rows.shape)
+    count = min(components, *rows.shape)
     pca = PCA(count, svd_solver="randomized", random_state=seed)
     with np.errstate(invalid="ignore"):  # images that are all the same have no variance to share
         kept = np.asarray(pca.fit_transform(rows), np.float32)

@@ -108,6 +108,8 @@ def _check_values(where: str, node: Mapping[str, Any], paper: Paper) -> None:
         raise MedexpError(
             f"{where}: quantity={node['quantity']}; both=true draws training beside a val_ one"
         )
+    if node.get("split", "val") not in ("val", "test"):
+        raise MedexpError(f"{where}: split={node['split']}; a run is scored on val and test")
     names = [column.name for column in paper.columns]
     for name in node.get("columns", ()):
         if name not in names:

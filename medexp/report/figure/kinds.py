@@ -217,9 +217,9 @@ def schedules(subject: Subject) -> Figure | None:
     )
 
 
-def confusion(subject: Subject) -> Figure | None:
-    """A confusion matrix a line, on one sheet."""
-    drawn = [line for line in subject.lines if scores(line.first)]
+def confusion(subject: Subject, *, split: str | None = None) -> Figure | None:
+    """A confusion matrix a line, on one sheet; split: of which images, None: what tables are of."""
+    drawn = [line for line in subject.lines if scores(line.first, split)]
     if not drawn:
         return None
     most = max(len((line.first.metrics or {})["classes"]) for line in drawn)
@@ -232,11 +232,12 @@ def confusion(subject: Subject) -> Figure | None:
         subject.said(drawn),
         (side * columns + 1.0, (side + 0.1) * rows),
         grid=(rows, columns),
+        split=split or True,
     )
     for axes, line in zip(panels, drawn, strict=False):
-        metrics = line.first.metrics or {}
-        matrix = metrics[line.first.split]["confusion_matrix"]
-        image = confusion_cells(axes, matrix, metrics["classes"], 0.7 * side)
+        matrix = scores(line.first, split)["confusion_matrix"]
+        classes = (line.first.metrics or {})["classes"]
+        image = confusion_cells(axes, matrix, classes, 0.7 * side)
         axes.set_title("\n".join(wrapped(line.label, side, 11)), fontsize=11)
     for axes in panels[len(drawn) :]:
         axes.remove()

@@ -25,11 +25,11 @@ def frame(
     *,
     grid: tuple[int, int] = (1, 1),
     labels: Sequence[str] = (),
-    split: bool = True,
+    split: bool | str = True,
 ) -> tuple[Figure, list[Axes]]:
     """A figure under its title, data, marks and notes, with room for the labels of a legend.
 
-    size: inches, without the title and the legend.
+    size: inches, without the title and the legend. split: as `about` takes it.
     """
     width, height = size
     above = [
@@ -72,10 +72,14 @@ def fitting(marks: Sequence[str], width: float, height: float) -> int:
     return int(72 * most)
 
 
-def about(runs: Sequence[Run], *, split: bool) -> str:
-    """Data set, split and marks: `pcam · test split · PHANTOM`."""
+def about(runs: Sequence[Run], *, split: bool | str) -> str:
+    """Data set, split and marks: `pcam · test split · PHANTOM`.
+
+    split: whether to name the split that the runs' tables are of, or another's name.
+    """
     datasets = dict.fromkeys(run.dataset for run in runs)
-    splits = " and ".join(dict.fromkeys(run.split for run in runs))
+    shown = [split] if isinstance(split, str) else [run.split for run in runs]
+    splits = " and ".join("validation" if name == "val" else name for name in dict.fromkeys(shown))
     return " · ".join([*datasets, *([f"{splits} split"] if split else []), *marks_of(runs)])
 
 

@@ -23,6 +23,26 @@ def test_features_are_small_pixels_of_every_channel():
     np.testing.assert_allclose(found.reshape(3, 32, 32, 1), expected, atol=0.51 / 255)
 
 
+def test_features_of_all_pixels_are_the_raw_values():
+    """ "PCA on the raw images values" (Nguyen et al. 2017, section 4)."""
+    image = RNG.integers(0, 256, (40, 24, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(
+        explore.features(image, 0, 1, side=0), image.ravel().astype(np.float32) / 255
+    )
+    assert explore.features(image, 0, 1, side=8).shape == (8 * 8 * 3,)
+
+
+@pytest.mark.parametrize("components", [3, 4])
+def test_neighbours_are_of_as_many_components_as_asked_for(components):
+    """ "t-SNE analysis on the first 3 principal components", "first four" (Figure 4)."""
+    rows = RNG.normal(size=(60, 30)) * np.linspace(5, 1, 30)
+    found = explore.principal_components(rows, 0, components)
+    full = PCA(components, svd_solver="full").fit(rows)
+    assert found.kept.shape == (60, components)
+    for ours, theirs in zip(found.kept.T, full.transform(rows).T, strict=True):
+        assert abs(np.corrcoef(ours, theirs)[0, 1]) > 0.99
+
+
 def test_principal_components_are_those_of_a_full_decomposition():
     rows = RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 80)) + RNG.normal(0, 0.01, (200, 80))
     found = explore.principal_components(rows, 0)

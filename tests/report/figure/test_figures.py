@@ -417,6 +417,28 @@ def test_a_sheet_has_a_matrix_a_row(
     assert bar.get_ylabel() == "share of the actual class"
 
 
+def test_a_sheet_of_the_validation_split_says_so(
+    make_row: Callable[..., Path], tmp_path: Path, kept: dict[str, Figure]
+) -> None:
+    node = paper_of({"draw": "confusion", "split": "val"}, {"draw": "confusion"})
+    path = make_row(node, "before #1")
+    scored = json.loads((path / "metrics.json").read_text())
+    change(path, "val", scored["test"] | {"confusion_matrix": [[5, 6], [7, 8]]})
+    draw(node, tmp_path)
+    counts = [[int(t.get_text().split("\n")[0]) for t in kept[f].axes[0].texts] for f in kept]
+    assert counts[0] == [5, 6, 7, 8] != counts[1]
+    assert "pcam · validation split" in kept["f0"].get_suptitle()
+    assert "pcam · test split" in kept["f1"].get_suptitle()
+
+
+def test_figures_14_and_16_of_the_cervix_paper_are_of_its_validation_images() -> None:
+    """ "Figure 14. Confusion matrix for 32 validation data points", 16: "100 validation [...]"."""
+    for table, file in (("cervix_table3", "fig14"), ("cervix_table5", "fig16")):
+        node = yaml.safe_load((ROOT / f"conf/paper/{table}.yaml").read_text())
+        (figure,) = (one for one in node["figures"] if one["file"] == file)
+        assert figure["draw"] == "confusion" and figure["split"] == "val"
+
+
 # ---------------------------------------------------------------- what is refused
 
 ROC = {"draw": "roc"}
@@ -437,6 +459,7 @@ BARS = {"draw": "bars", "columns": ["AUC"], "before": "before", "after": "after"
         ([BARS | {"columns": ["AUV"]}], r"columns=AUV is none. Did you mean 'AUC'\?"),
         ([BARS | {"columns": "AUC"}], "columns=AUC; expected a list"),
         ([BARS | {"after": "then"}], "after=then; no row's label starts with it. Rows: before #1,"),
+        ([{"draw": "confusion", "split": "train"}], "split=train; a run is scored on val and test"),
         ([ROC, ROC | {"file": "f0"}], "figure f0: give each figure a file name of its own"),
         ([ROC | {"file": "../x"}], "without a folder"),
         ([ROC | {"title": None}], "title=None; expected a str"),
