@@ -18,7 +18,8 @@ class Column:
     (`per_class.{class}.recall`, where {class} is the row's class); None: nothing of ours stands
     there. digits: after the point, as the paper prints. scale: ours times this (100 for percent).
     split: of ours, test unless `val`. doubt: why its numbers cannot be held against ours, as
-    `REASON: why` (the verdict shows REASON); None if they can.
+    `REASON: why` (the verdict shows REASON); None if they can. images: that its numbers are of,
+    where they are not those of the table.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Column:
     scale: float = 1.0
     split: str | None = None
     doubt: str | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Paper:
     epochs: what its numbers were trained for. base: KEY -> VALUE of every row's run. budgets:
     budget -> KEY -> VALUE laid over base and row. before: NAME -> {run, budgets} of the runs that
     rows start from by `init_from: NAME`. figures: what is drawn of the rows; audit: what is checked
-    in the reported numbers beside what every table is held against.
+    in the reported numbers beside what every table is held against. images: of the test set that
+    the numbers are of, which says what chance leaves them; None where the paper does not tell.
     """
 
     title: str
@@ -76,6 +79,7 @@ class Paper:
     budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: tuple[Mapping[str, Any], ...] = ()
     audit: tuple[Mapping[str, Any], ...] = ()
+    images: int | None = None
 
     def row_of(self, model: str) -> PaperRow | None:
         """The row of a run that names none: the first that lists its network."""
@@ -133,6 +137,7 @@ def parse_paper(node: Mapping[str, Any]) -> Paper:
             budgets=node.get("budgets") or {},
             figures=tuple(node.get("figures") or ()),
             audit=tuple(node.get("audit") or ()),
+            images=node.get("images"),
         )
     except KeyError as error:
         raise MedexpError(
@@ -169,6 +174,7 @@ def _column(node: Mapping[str, Any]) -> Column:
         scale=float(node.get("scale", 1.0)),
         split=node.get("split"),
         doubt=None if doubt is None else str(doubt).strip(),
+        images=node.get("images"),
     )
 
 

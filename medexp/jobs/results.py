@@ -15,6 +15,7 @@ from medexp.data.base import Dataset, Split
 from medexp.data.store import fingerprint
 from medexp.errors import ConfigError
 from medexp.runs import files
+from medexp.runs.record import digest_of_ids
 from medexp.score import metrics
 from medexp.score.predict import View, predict_views, probabilities
 from medexp.train.device import device_name
@@ -58,7 +59,13 @@ def write_results(
     more = own_metrics(settings)
     scores = {}
     for name, (_, labels, p) in rows.items():
-        scored = metrics.score(labels, p, data.classes, resamples=settings.trainer.resamples)
+        scored = metrics.score(
+            labels,
+            p,
+            data.classes,
+            resamples=settings.trainer.resamples,
+            groups=splits[name].groups,
+        )
         values = {key: float(metric(labels, p)) for key, metric in more.items()}
         scores[name] = scored | {k: v if np.isfinite(v) else None for k, v in values.items()}
     content = {
@@ -70,6 +77,7 @@ def write_results(
         "marks": dict(marked),
         "notes": list(data.notes),
         "skipped": dict(data.skipped),
+        "scored": {name: digest_of_ids(ids.tolist()) for name, (ids, _, _) in rows.items()},
         **scores,
         **facts,
     }

@@ -69,7 +69,7 @@ def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Areas:
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
         return Areas()
-    (below_a, above_a), (below_b, above_b) = (_placements(positive, s) for s in (first, second))
+    (below_a, above_a), (below_b, above_b) = (placements(positive, s) for s in (first, second))
     area_a, area_b = (float(below.sum()) / (m * n) for below in (below_a, below_b))
     difference = float((below_a - below_b).sum()) / (m * n)
     if min(m, n) < 2:
@@ -86,7 +86,7 @@ def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Areas:
     return Areas(area_a, area_b, difference, error, z, p, (difference - half, difference + half))
 
 
-def _placements(positive: npt.NDArray[np.bool_], values: Floats) -> tuple[Floats, Floats]:
+def placements(positive: npt.NDArray[np.bool_], values: Floats) -> tuple[Floats, Floats]:
     """For each positive the negatives below it (m,), for each negative the positives above (n,).
 
     Ties count as a half. An image's rank among all less that in its own class is the number of the

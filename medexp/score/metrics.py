@@ -1,8 +1,6 @@
 """Metrics of a whole split: pure functions of labels (N,) and probabilities (N, C).
 
-Point values come from scikit-learn. Confidence intervals are a percentile bootstrap over images
-(Efron & Tibshirani 1993, ch. 13): each resample is a vector of integer weights, and all resamples
-are scored at once from weighted confusion matrices, weighted ROC areas and weighted mean losses.
+Point values come from scikit-learn, 95% intervals from score/intervals.py.
 
     key                  scikit-learn                         averaging
     accuracy             accuracy_score                       none
@@ -25,12 +23,15 @@ Conventions
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from medexp.errors import MedexpError
+from medexp.score import intervals
+from medexp.score.intervals import Area, Groups
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -38,8 +39,8 @@ Ints = npt.NDArray[np.int64]
 _RATES = ("precision", "recall", "f1", "specificity", "auc")
 _SHARES = ("share", "mean_probability")
 _SHORT = ("accuracy", "auc", "f1", "precision", "recall")
-# Weights held at once: 8 MB of float64 stays in cache, and memory does not grow with N * resamples.
-_CHUNK = 1_000_000
+# What no score but these can pass.
+_BOUNDS = {"kappa": (-1.0, 1.0), "log_loss": (0.0, None)}
 
 
 def score(
@@ -49,6 +50,7 @@ def score(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Score one split; the result is JSON-ready (floats, ints, strings, lists, None).
 
@@ -56,15 +58,18 @@ def score(
         labels: (N,) integers in [0, C).
         probabilities: (N, C) in [0, 1]; rows sum to 1 within 1e-6.
         classes: the C class names; of two, the second is the positive one.
-        resamples: bootstrap resamples for `ci95`; 0 leaves the intervals out.
-        seed: of the bootstrap; the same input and seed give the same intervals.
+        resamples: draws behind those intervals of `ci95` that are drawn; 0 leaves all out.
+        seed: of the draws; the same input and seed give the same intervals.
+        groups: (N,), the patient or slide of each image, which are drawn as a whole; None where
+            they are not known.
 
     Returns:
         `n`, `positive_class`, `accuracy`, `kappa`, `log_loss` (nats), `geometric_mean` (of the
         recalls), {precision, recall, f1, specificity, auc}_{binary, macro, weighted}, `per_class`
         (the same five, `support`, `share` of the images, `mean_probability` over all images),
         `confusion_matrix` (rows actual, columns predicted), `ci95` (key, or `per_class.CLASS.key`,
-        -> [low, high] or None), `ci_method`, `ci_resamples`, `ci_seed`.
+        -> [low, high] or None), `ci95_methods` (key -> method), `ci_method` (all in a sentence),
+        `ci_resamples`, `ci_seed`.
 
     Raises:
         MedexpError: shapes, labels or probabilities are not as above, or `resamples` < 0.
@@ -74,6 +79,8 @@ def score(
         raise MedexpError(f"resamples is {resamples}; give 0 (no intervals) or more")
     predicted = predict(p)
     scalars, per_class, confusion = _point(y, p, predicted)
+    belonging = Groups(groups, len(y))
+    found = _intervals(y, p, classes, belonging, resamples, seed) if resamples else {}
     return {
         "n": len(y),
         "positive_class": classes[1] if len(classes) == 2 else None,
@@ -86,13 +93,9 @@ def score(
             for c, name in enumerate(classes)
         },
         "confusion_matrix": confusion.tolist(),
-        "ci95": _intervals(y, p, predicted, classes, resamples, seed) if resamples else {},
-        "ci_method": (
-            f"percentile bootstrap over images, {resamples} resamples, seed {seed}; images of one"
-            " patient or slide count as independent, so intervals are too narrow where they are not"
-            if resamples
-            else "none"
-        ),
+        "ci95": {key: pair and list(pair) for key, (pair, _) in found.items()},
+        "ci95_methods": {key: method for key, (_, method) in found.items()},
+        "ci_method": _told(belonging, resamples, seed),
         "ci_resamples": resamples,
         "ci_seed": seed,
     }
@@ -208,19 +211,134 @@ def _point(
     return scalars, per_class, confusion
 
 
+def bounds(key: str) -> tuple[float | None, float | None]:
+    """What a score cannot pass: [0, 1] for most."""
+    return _BOUNDS.get(key, (0.0, 1.0))
+
+
+Found = dict[str, tuple[tuple[float, float] | None, str]]
+
+
 def _intervals(
-    y: Ints, p: Floats, predicted: Ints, classes: Sequence[str], resamples: int, seed: int
-) -> dict[str, list[float] | None]:
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // len(y))
-    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    parts = [_weighted(y, p, predicted, _draw(rng, size, len(y))) for size in sizes]
-    drawn = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    intervals = {key: _percentiles(values) for key, values in drawn.items() if values.ndim == 1}
+    y: Ints, p: Floats, classes: Sequence[str], groups: Groups, draws: int, seed: int
+) -> Found:
+    """Key of `score` -> its 95% interval and by which method."""
+    predicted, count = predict(p), len(classes)
+    matrix = intervals.matrix_intervals(
+        y, predicted, count, partial(_flat, classes), groups, draws=draws, seed=seed
+    )
+    found: Found = {key: (pair, intervals.MATRIX) for key, pair in matrix.items()}
+    found["accuracy"] = _share(predicted == y, np.ones(len(y), bool), groups)
+    areas = []
     for c, name in enumerate(classes):
-        for rate in (*_RATES, *_SHARES):
-            intervals[f"per_class.{name}.{rate}"] = _percentiles(drawn[rate][:, c])
-    return intervals
+        of_class, called = y == c, predicted == c
+        found[f"per_class.{name}.recall"] = _share(called, of_class, groups)
+        # Precision is 0 by convention where the class is never predicted: anything may be true.
+        precision = intervals.grouped_share(of_class, called, groups)
+        found[f"per_class.{name}.precision"] = (precision, intervals.SHARE)
+        found[f"per_class.{name}.specificity"] = _share(~called, ~of_class, groups)
+        found[f"per_class.{name}.share"] = _share(of_class, np.ones(len(y), bool), groups)
+        mean = intervals.mean_interval(p[:, c], groups)
+        found[f"per_class.{name}.mean_probability"] = (mean, intervals.MEAN)
+        # Of two classes both follow p_1, so that there is one area.
+        area = (
+            intervals.area_of(y == max(c, 1), p[:, 1], groups)
+            if count == 2
+            else (intervals.area_of(of_class, p[:, c], groups))
+        )
+        areas.append(area)
+        found[f"per_class.{name}.auc"] = _area([area], [1.0], groups)
+    if count == 2:
+        for rate in ("recall", "precision", "specificity", "auc"):
+            found[f"{rate}_binary"] = found[f"per_class.{classes[1]}.{rate}"]
+    found["auc_macro"] = _area(areas, [1.0] * count, groups)
+    support = np.bincount(y, minlength=count)
+    there = [c for c in range(count) if support[c]]
+    found["auc_weighted"] = _area([areas[c] for c in there], support[there].tolist(), groups)
+    loss = intervals.loss_interval(_losses(y, p), groups, draws=draws, seed=seed)
+    found["log_loss"] = (loss, intervals.LOSS)
+    return {key: (_cut(pair, *bounds(key)), method) for key, (pair, method) in found.items()}
+
+
+def _cut(
+    pair: tuple[float, float] | None, least: float | None, most: float | None
+) -> tuple[float, float] | None:
+    """Within the bounds, which rounding may pass by a bit."""
+    if pair is None:
+        return None
+    low = pair[0] if least is None else max(pair[0], least)
+    return low, pair[1] if most is None else min(pair[1], most)
+
+
+def _share(
+    hit: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], groups: Groups
+) -> tuple[tuple[float, float] | None, str]:
+    """None where no image counts, as of the recall of a class without images."""
+    interval = intervals.grouped_share(hit, among, groups) if among.any() else None
+    return interval, intervals.SHARE
+
+
+def _area(
+    areas: Sequence[Area | None], weights: Sequence[float], groups: Groups
+) -> tuple[tuple[float, float] | None, str]:
+    known = [area for area in areas if area is not None]
+    if len(known) < len(areas):
+        return None, intervals.AREA
+    return intervals.area_interval(known, weights, groups), intervals.AREA
+
+
+def _flat(classes: Sequence[str], confusion: Floats) -> dict[str, Floats]:
+    """Confusion matrices (R, C, C) -> key of `score` -> (R,), of all that has no closed form."""
+    scalars, per_class = of_confusion(confusion)
+    kept = {key: values for key, values in scalars.items() if key != "accuracy"}
+    for c, name in enumerate(classes):
+        kept[f"per_class.{name}.f1"] = per_class["f1"][:, c]
+    for rate in ("recall", "precision", "specificity"):
+        kept.pop(f"{rate}_binary", None)
+    return kept
+
+
+def of_confusion(confusion: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Confusion matrices (R, C, C), rows actual -> scalars (R,) and, per class, (R, C).
+
+    NaN: undefined. Equal to scikit-learn's with `sample_weight` (the tests hold each against it).
+    """
+    total = confusion.sum(axis=(1, 2))
+    hit = np.diagonal(confusion, axis1=1, axis2=2)
+    support, called = confusion.sum(axis=2), confusion.sum(axis=1)
+    outside = total[:, None] - support
+    per_class = {
+        "precision": np.nan_to_num(_ratio(hit, called)),
+        "recall": _ratio(hit, support),
+        "f1": np.where(support > 0, _ratio(2 * hit, support + called), np.nan),
+        "specificity": _ratio(outside - (called - hit), outside),
+    }
+    accuracy = hit.sum(axis=1) / total
+    chance = (support * called).sum(axis=1) / total**2
+    scalars = {
+        "accuracy": accuracy,
+        "kappa": _ratio(accuracy - chance, 1 - chance),
+        "geometric_mean": _geometric_mean(per_class["recall"]),
+        **_averages(per_class, support),
+    }
+    return scalars, per_class
+
+
+def _told(groups: Groups, draws: int, seed: int) -> str:
+    """All methods in a sentence, for the notes of a table."""
+    if not draws:
+        return "none"
+    drawn = f"{draws} draws, seed {seed}"
+    text = (
+        "shares by Clopper and Pearson, AUC by DeLong on the logit scale, F1, kappa and means over"
+        f" classes by Dirichlet draws of the confusion matrix, log loss by BCa bootstrap ({drawn})"
+    )
+    if not groups.known:
+        return (
+            f"{text}; patients are unknown, so that images count as independent, and intervals are"
+            " too narrow where they are not"
+        )
+    return f"{text}; images of a patient or slide count together ({groups.count:,} of them)"
 
 
 def value_at(scored: Mapping[str, Any], key: str) -> float | None:
@@ -231,89 +349,6 @@ def value_at(scored: Mapping[str, Any], key: str) -> float | None:
     name, _, rate = rest.rpartition(".")
     value: float | None = (scored.get("per_class") or {}).get(name, {}).get(rate)
     return value
-
-
-def _draw(rng: np.random.Generator, size: int, n: int) -> Floats:
-    """Weights (size, n): how often each image was drawn in n draws with replacement."""
-    drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-
-
-def _percentiles(values: Floats) -> list[float] | None:
-    """95% interval over the resamples where the metric is defined; None if in fewer than half."""
-    defined = values[~np.isnan(values)]
-    if 2 * len(defined) < len(values):
-        return None
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return [float(low), float(high)]
-
-
-def _weighted(y: Ints, p: Floats, predicted: Ints, weights: Floats) -> dict[str, Floats]:
-    """All scalar metrics (R,) and per class (R, C) under image weights (R, N); NaN: undefined.
-
-    Equal to scikit-learn's with `sample_weight` (the tests hold each one against it).
-    """
-    num_classes = p.shape[1]
-    total = weights.sum(axis=1)
-    confusion = _confusions(y, predicted, num_classes, weights)
-    hit = np.diagonal(confusion, axis1=1, axis2=2)
-    support, called = confusion.sum(axis=2), confusion.sum(axis=1)
-    outside = total[:, None] - support
-    per_class = {
-        "precision": np.nan_to_num(_ratio(hit, called)),
-        "recall": _ratio(hit, support),
-        "f1": np.where(support > 0, _ratio(2 * hit, support + called), np.nan),
-        "specificity": _ratio(outside - (called - hit), outside),
-        "auc": _roc_areas(y, p, weights),
-    }
-    accuracy = hit.sum(axis=1) / total
-    chance = (support * called).sum(axis=1) / total**2
-    return {
-        "accuracy": accuracy,
-        "kappa": _ratio(accuracy - chance, 1 - chance),
-        "log_loss": weights @ _losses(y, p) / total,
-        "geometric_mean": _geometric_mean(per_class["recall"]),
-        **_averages(per_class, support),
-        **per_class,
-        "share": support / total[:, None],
-        "mean_probability": weights @ p / total[:, None],
-    }
-
-
-def _confusions(y: Ints, predicted: Ints, num_classes: int, weights: Floats) -> Floats:
-    """Confusion matrices (R, C, C), rows actual, under weights (R, N)."""
-    cells = y * num_classes + predicted
-    order = np.argsort(cells, kind="stable")
-    occupied, starts = np.unique(cells[order], return_index=True)
-    flat = np.zeros((len(weights), num_classes**2))
-    flat[:, occupied] = np.add.reduceat(np.take(weights, order, axis=1), starts, axis=1)
-    return flat.reshape(-1, num_classes, num_classes)
-
-
-def _roc_areas(y: Ints, p: Floats, weights: Floats) -> Floats:
-    """One-vs-rest ROC areas (R, C) under weights (R, N)."""
-    if p.shape[1] == 2:
-        area = _roc_area(y == 1, p[:, 1], weights)
-        return np.stack([area, area], axis=1)
-    return np.stack([_roc_area(y == c, p[:, c], weights) for c in range(p.shape[1])], axis=1)
-
-
-def _roc_area(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """ROC areas (R,) of scores (N,) under weights (R, N); NaN without positives or negatives.
-
-    Mann and Whitney's U from the positives' mid-ranks: of the summed ranks P^2 / 2 is what the
-    positives owe to each other, and the rest counts the negatives below them, ties as a half.
-    """
-    order = np.argsort(scores)
-    below = np.zeros((len(weights), len(scores) + 1))
-    np.cumsum(np.take(weights, order, axis=1), axis=1, out=below[:, 1:])
-    own = scores[positive]
-    first, past = (np.searchsorted(scores[order], own, side) for side in ("left", "right"))
-    weight = weights[:, positive]
-    ranks = (np.take(below, first, axis=1) + np.take(below, past, axis=1)) / 2
-    positives, total = weight.sum(axis=1), below[:, -1]
-    above = (weight * ranks).sum(axis=1) - positives**2 / 2
-    return _ratio(above, positives * (total - positives))
 
 
 def _averages(per_class: dict[str, Floats], support: Floats) -> dict[str, Floats]:

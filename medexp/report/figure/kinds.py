@@ -324,7 +324,7 @@ def _bar(
     if line is not None and key is not None:
         own = entries_of(line.found, {run.path: line.label for run in line.runs})
         (entry,) = (one for one in own if one.kind in ("run", "mean"))
-        value, _, interval = entry.read(key, column.split)
+        value, _, interval, *_ = entry.read(key, column.split)
         if value is not None:
             tops.append(column.scale * value)
             axes.bar(x, tops[-1], 0.36, **_BARS[place])

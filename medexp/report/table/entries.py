@@ -1,7 +1,7 @@
 """What a line of a table is of: a run, the mean of repeats, or all folds scored together."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath
@@ -10,17 +10,24 @@ from typing import Any, Literal, NamedTuple
 
 from medexp.config.paper import Column, Paper, PaperRow, contradiction, parse_paper
 from medexp.report.table.load import Run
-from medexp.report.table.repeats import Repeats, fold_of, group_label, scores
+from medexp.report.table.repeats import Repeats, arranged, fold_of, group_label, scores
 from medexp.score.metrics import value_at
-from medexp.score.verdict import Compared, compare
+from medexp.score.verdict import Compared, Ours, compare, settled
 
 
 class Found(NamedTuple):
-    """A value, the standard deviation of a mean, a 95% interval; None: there is none."""
+    """A value, the standard deviation of a mean, a 95% interval; None: there is none.
+
+    of_images: the interval of the test images alone, which of a single run is the same. images: of
+    the split. runs: how many it is the mean of.
+    """
 
     value: float | None = None
     sd: float | None = None
     interval: tuple[float, float] | None = None
+    of_images: tuple[float, float] | None = None
+    images: int | None = None
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,32 @@ def _read(parts: Mapping[str, Any], own: str, key: str | None, split: str | None
     if key is None:
         return Found()
     scored = parts.get(split or own) or {}
+    interval = _interval(scored, key)
+    return Found(value_at(scored, key), None, interval, interval, scored.get("n"))
+
+
+def _interval(scored: Mapping[str, Any], key: str) -> tuple[float, float] | None:
     interval = (scored.get("ci95") or {}).get(key)
-    return Found(value_at(scored, key), interval=interval and (interval[0], interval[1]))
+    return interval and (interval[0], interval[1])
 
 
 def _mean(group: Repeats, key: str | None, split: str | None) -> Found:
     mean = None if key is None else group.mean(key, split)
-    return Found() if mean is None else Found(mean.value, mean.sd, mean.interval)
+    if mean is None or key is None:
+        return Found()
+    every = [scores(run, split) for run in group.scored]
+    # The images leave the mean as far to go as, on average, each run's own score.
+    gaps = [
+        (value - interval[0], interval[1] - value)
+        for scored in every
+        if (interval := _interval(scored, key)) and (value := value_at(scored, key)) is not None
+    ]
+    of_images = None
+    if len(gaps) == len(every):
+        below, above = (sum(sides) / len(gaps) for sides in zip(*gaps, strict=True))
+        of_images = (mean.value - below, mean.value + above)
+    images = every[0].get("n")
+    return Found(mean.value, mean.sd, mean.interval, of_images, images, mean.n)
 
 
 def _keys(scored: Mapping[str, Any]) -> tuple[str, ...]:
@@ -113,8 +139,9 @@ def _keys(scored: Mapping[str, Any]) -> tuple[str, ...]:
 
 def beside(entry: Entry, paper: Paper, row: PaperRow, column: Column) -> Compared:
     """A cell of the paper's table: what it reports, and what the entry scored."""
-    value, sd, interval = entry.read(metric_of(column, row), column.split)
-    scale, doubt = column.scale, contradiction(paper, row)
+    metric = metric_of(column, row)
+    found = entry.read(metric, column.split)
+    doubt = contradiction(paper, row)
     reasons = [*entry.marks]
     if fold_of(entry.run) is not None:
         reasons.append("cross-validation")
@@ -122,13 +149,66 @@ def beside(entry: Entry, paper: Paper, row: PaperRow, column: Column) -> Compare
         reasons.append(_short(column.doubt))
     if doubt and doubt.column == column.name:
         reasons.append("contradicts its row")
+    ours = None
+    if found.value is not None:
+        ours = Ours(found.value, found.of_images, found.images, found.runs, found.sd)
     return compare(
         row.reported.get(column.name),
-        None if value is None else scale * value,
-        interval and (scale * interval[0], scale * interval[1]),
-        sd=None if sd is None else scale * sd,
+        ours,
+        metric,
+        scale=column.scale,
+        images=column.images or paper.images,
         reasons=reasons,
+        shown=found.interval,
     )
+
+
+Place = tuple[Path, str, str, str]  # an entry's folder, what it is of, a row, a column
+
+
+def place_of(entry: Entry, row: PaperRow, column: Column) -> Place:
+    return entry.folder, entry.kind + entry.of, row.label, column.name
+
+
+def compared(
+    paper: Paper, columns: Sequence[Column], blocks: Iterable[tuple[PaperRow, Sequence[Entry]]]
+) -> dict[Place, Compared]:
+    """All cells of a table of a paper, with verdicts that hold for all of them together.
+
+    The members of a mean are not compared one by one.
+    """
+    cells = {
+        place_of(entry, row, column): beside(entry, paper, row, column)
+        for row, entries in blocks
+        for entry in entries
+        if entry.kind != "member"
+        for column in columns
+    }
+    return dict(zip(cells, settled(list(cells.values())), strict=True))
+
+
+def blocks_of(
+    paper: Paper, members: Sequence[Run], groups: Sequence[Repeats], labels: dict[Path, str]
+) -> list[tuple[PaperRow, list[Entry]]]:
+    """The rows of a table, each with the lines of what stands in it."""
+    places = {run.path: place[1] for run in members if (place := paper_rows(run))}
+    items = arranged([run for run in members if places[run.path]], groups)
+    return [
+        (
+            row,
+            [
+                entry
+                for item in items
+                if row.label in {one.label for one in places[first_of(item).path]}
+                for entry in entries_of(item, labels)
+            ],
+        )
+        for row in paper.rows
+    ]
+
+
+def first_of(item: Run | Repeats) -> Run:
+    return item.scored[0] if isinstance(item, Repeats) else item
 
 
 def _short(doubt: str) -> str:

@@ -1,16 +1,21 @@
 """All scalar metrics of runs in long form: what table.csv holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from medexp.config.paper import Column, PaperRow
 from medexp.report.table.entries import (
     Entry,
+    Place,
     beside,
+    blocks_of,
     by_paper,
+    compared,
     entries_of,
     metric_of,
     paper_rows,
+    place_of,
     row_key,
     rows_without,
     run_labels,
@@ -23,7 +28,7 @@ Line = dict[str, Any]
 
 COLUMNS = (
     "run", "model", "dataset", "split", "metric", "row", "column", "reported", "scale", "ours",
-    "difference", "ci_low", "ci_high", "verdict", "marks", "state", "mean_of", "sd",
+    "difference", "ci_low", "ci_high", "verdict", "p", "marks", "state", "mean_of", "sd",
 )  # fmt: skip
 
 
@@ -33,15 +38,19 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     run: the run's folder; model: its label in the table; metric: a key of `metrics.value_at`; row,
     column, reported: the paper's, the number as it prints it (row: the key of its rows where a
     metric has no column). ours, ci_low, ci_high and sd are in the metric's own unit; difference:
-    ours * scale - reported. marks are joined by `;`. A run without scores is one line without a
+    ours * scale - reported; p: that chance gives as much, corrected for the
+    cells of the table. marks are joined by `;`. A run without scores is one line without a
     metric, as is a row that no run makes (`not run`). After the members of repeats come the lines
     of their mean (mean_of: how many; run: the folder that they share), and of all folds together.
     """
     groups = find_repeats(runs)
     labels = run_labels(runs, groups)
     entries = [entry for item in arranged(runs, groups) for entry in entries_of(item, labels)]
+    cells: dict[Place, Compared] = {}
+    for paper, members in by_paper(runs):
+        cells |= compared(paper, paper.columns, blocks_of(paper, members, groups, labels))
     return [
-        *(line for entry in entries for line in _of_entry(entry)),
+        *(line for entry in entries for line in _of_entry(entry, cells)),
         *(
             {"dataset": paper.dataset, "row": row.label, "state": "not run"}
             for paper, members in by_paper(runs)
@@ -50,7 +59,7 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     ]
 
 
-def _of_entry(entry: Entry) -> Iterator[Line]:
+def _of_entry(entry: Entry, cells: Mapping[Place, Compared]) -> Iterator[Line]:
     """First the columns of the paper, then the metrics that it has no column of."""
     place = paper_rows(entry.run)
     rows = place[1] if place else ()
@@ -65,7 +74,7 @@ def _of_entry(entry: Entry) -> Iterator[Line]:
     if not entry.keys:
         yield facts
     seen = set()
-    for row, column, compared in _cells(entry) if entry.keys else ():
+    for row, column, cell in _cells(entry, cells) if entry.keys else ():
         metric = metric_of(column, row)
         seen.add((metric, column.split or entry.run.split))
         yield {
@@ -73,30 +82,41 @@ def _of_entry(entry: Entry) -> Iterator[Line]:
             **_numbers(entry, metric, column.split),
             "row": row.label,
             "column": column.name,
-            "reported": compared.reported,
+            "reported": cell.reported,
             "scale": column.scale,
-            "difference": compared.difference,
-            "verdict": compared.words,
+            "difference": cell.difference,
+            "verdict": cell.words,
+            "p": cell.p,
         }
     for metric in entry.keys:
         if (metric, entry.run.split) not in seen:
             yield facts | _numbers(entry, metric, None)
 
 
-def _cells(entry: Entry) -> list[tuple[PaperRow, Column, Compared]]:
-    """The cells of the paper's table that an entry stands beside."""
+def _cells(
+    entry: Entry, cells: Mapping[Place, Compared]
+) -> list[tuple[PaperRow, Column, Compared]]:
+    """The cells of the paper's table that an entry stands beside; a member's have no verdict."""
     place = paper_rows(entry.run)
     if place is None:
         return []
     paper, rows = place
     return [
-        (row, column, beside(entry, paper, row, column)) for row in rows for column in paper.columns
+        (
+            row,
+            column,
+            replace(beside(entry, paper, row, column), verdict=None, p=None)
+            if entry.kind == "member"
+            else cells[place_of(entry, row, column)],
+        )
+        for row in rows
+        for column in paper.columns
     ]
 
 
 def _numbers(entry: Entry, metric: str | None, split: str | None) -> Line:
-    value, sd, interval = entry.read(metric, split)
-    low, high = interval or (None, None)
-    line: Line = {"split": split or entry.run.split, "metric": metric, "ours": value}
+    found = entry.read(metric, split)
+    low, high = found.interval or (None, None)
+    line: Line = {"split": split or entry.run.split, "metric": metric, "ours": found.value}
     line |= {"ci_low": low, "ci_high": high}
-    return line if sd is None else line | {"mean_of": entry.mean_of, "sd": sd}
+    return line if found.sd is None else line | {"mean_of": entry.mean_of, "sd": found.sd}

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import yaml
 
 from medexp.errors import MedexpError
 from medexp.runs.files import read_json
+from medexp.runs.images import read_images
 
 History = dict[str, list[float | None]]
 
@@ -165,7 +166,8 @@ def rescore(run_dir: str | Path) -> dict[str, dict[str, Any]]:
 
     run = load_run(run_dir)
     scored = {}
-    for split, (_, labels, probabilities) in read_predictions(run.path / "predictions.csv").items():
+    predictions = read_predictions(run.path / "predictions.csv")
+    for split, (ids, labels, probabilities) in predictions.items():
         metrics = run.metrics or {}
         settings = metrics.get(split) or {}
         scored[split] = score(
@@ -174,8 +176,19 @@ def rescore(run_dir: str | Path) -> dict[str, dict[str, Any]]:
             metrics.get("classes") or [str(c) for c in range(probabilities.shape[1])],
             resamples=settings.get("ci_resamples", 1000),
             seed=settings.get("ci_seed", 0),
+            groups=groups_of(run.path, split, ids),
         )
     return scored
+
+
+def groups_of(run_dir: Path, split: str, ids: Sequence[str]) -> npt.NDArray[np.str_] | None:
+    """The patient or slide of each image of a split, (N,), from split.csv; None if not known."""
+    images = read_images(run_dir)
+    listed = images.parts.get(split) if images else None
+    if listed is None or not any(listed.groups):
+        return None
+    group = dict(zip(listed.ids, listed.groups, strict=True))
+    return np.array([group[one] for one in ids]) if set(ids) <= set(group) else None
 
 
 def _is_run(path: Path) -> bool:

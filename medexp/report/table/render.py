@@ -26,12 +26,25 @@ from medexp.report.table.lines import COLUMNS, Line, lines
 from medexp.report.table.load import Run
 from medexp.report.table.tables import DIFFERENCE, INTERVAL, VERDICT, Row, Table, tables
 from medexp.runs.files import is_run, read_json, write_text
-from medexp.score.verdict import DIFFERS, NO_INTERVAL, NOT_COMPARABLE, WITHIN, Compared
+from medexp.score.verdict import (
+    CANNOT_TELL,
+    DIFFERS,
+    NO_INTERVAL,
+    NOT_COMPARABLE,
+    WITHIN,
+    Compared,
+)
 
-SCHEMA = 1
+SCHEMA = 2
 _LABELS = 18  # columns of the terminal that labels keep
 _STYLES = {"reported": "bold", "ours": "", "member": "dim", "detail": "dim"}
-_CLASSES = {WITHIN: "within", DIFFERS: "differs", NOT_COMPARABLE: "nc", NO_INTERVAL: "nointerval"}
+_CLASSES = {
+    WITHIN: "within",
+    DIFFERS: "differs",
+    CANNOT_TELL: "nointerval",
+    NOT_COMPARABLE: "nc",
+    NO_INTERVAL: "nointerval",
+}
 
 
 @dataclass(frozen=True)
@@ -149,8 +162,8 @@ def _row(node: dict[str, Any]) -> Row:
 
 
 def _compared(node: dict[str, Any]) -> Compared:
-    interval = node["interval"] and (node["interval"][0], node["interval"][1])
-    return Compared(**node | {"interval": interval, "reasons": tuple(node["reasons"])})
+    pairs = {key: tuple(node[key]) for key in ("interval", "error") if node.get(key)}
+    return Compared(**node | pairs | {"reasons": tuple(node["reasons"])})
 
 
 # ---------------------------------------------------------------- CSV

@@ -19,20 +19,20 @@ import numpy as np
 
 from medexp.report.table.load import Predictions, Run, read_predictions
 from medexp.score.intervals import Mean, mean_of
-from medexp.score.metrics import value_at
+from medexp.score.metrics import bounds, value_at
 
 # Keys of a config that decide no number, or name the run that an evaluation is of.
 _NO_NUMBER = ("resume", "debug", "explain", "run", "plot_schedule", "plot_augment")
 
 SEEDS = (
     "mean of n (sd): over runs that differ in their seed alone, with the standard deviation of"
-    " n - 1. Their 95% interval is Student's t over the runs (symmetric, so it may pass 0 or 1): it"
+    " n - 1. Their 95% interval is Student's t over the runs, cut where the metric ends: it"
     " covers the chance in training, not that of the test images, which stay the same."
 )
 FOLDS = (
     "mean of n (sd): over folds, whose test parts are disjoint, with the standard deviation of"
     " n - 1. Their training sets overlap, which makes a plain t interval too narrow: their 95%"
-    " interval (symmetric, so it may pass 0 or 1) has the variance of Nadeau & Bengio (2003),"
+    " interval (cut where the metric ends) has the variance of Nadeau & Bengio (2003),"
     " (1/n + test images/other images) sd²."
 )
 SEEDS_OF_FOLDS = "Seeds of one fold are averaged before the mean over the folds is taken."
@@ -114,7 +114,7 @@ class Repeats:
             values.append(float(np.mean(np.array(found, np.float64))))
         # How far the training sets of folds overlap is known for the part that they are scored on.
         overlap = self.folds.overlap if split is None else None
-        return mean_of(values, overlap if self.of_folds else 0.0)
+        return mean_of(values, overlap if self.of_folds else 0.0, bounds(metric))
 
     @property
     def folds(self) -> Folds:
@@ -251,13 +251,15 @@ def _folds(paths: tuple[Path, ...], part: str) -> Folds:
 @lru_cache(maxsize=16)
 def _score(paths: tuple[Path, ...]) -> dict[str, Any]:
     """`metrics.score` of the predictions of several runs together, as the first was scored."""
-    from medexp.report.table.load import load_run
+    from medexp.report.table.load import groups_of, load_run
     from medexp.score.metrics import score
 
     first = load_run(paths[0])
     read: list[Predictions] = [
         read_predictions(path / "predictions.csv")[first.split] for path in paths
     ]
+    groups = [groups_of(path, first.split, one.ids) for path, one in zip(paths, read, strict=True)]
+    known = [one for one in groups if one is not None]
     as_before = scores(first)
     return score(
         np.concatenate([one.labels for one in read]),
@@ -265,4 +267,5 @@ def _score(paths: tuple[Path, ...]) -> dict[str, Any]:
         (first.metrics or {})["classes"],
         resamples=as_before.get("ci_resamples", 1000),
         seed=as_before.get("ci_seed", 0),
+        groups=np.concatenate(known) if len(known) == len(groups) else None,
     )

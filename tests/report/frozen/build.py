@@ -26,6 +26,7 @@ citation: Johny et al. (2021)
 table: Table 4
 dataset: pcam
 epochs: 1000
+images: 32768
 columns:
   - {name: Accuracy, metric: accuracy, digits: 4}
   - {name: Precision, metric: precision_binary, digits: 4}

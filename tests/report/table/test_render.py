@@ -29,8 +29,8 @@ from tests.report.frozen.build import HERE, SETS, runs_of
 
 MakeRun = Callable[..., Path]
 FILES = ["table.md", "table.csv", "table.tex", "table.html", "table.json"]
-WORDS = {"within": "within interval", "differs": "differs", "n/c": "not comparable"}
-WORDS |= {"no CI": "no interval"}
+WORDS = {"within": "within", "differs": "differs", "n/c": "not comparable"}
+WORDS |= {"no CI": "no interval", "cannot tell": "cannot tell"}
 
 
 def terminal(found: Sequence[Table], width: int) -> str:
@@ -84,7 +84,7 @@ def test_json_gives_back_what_was_written(make_run: MakeRun, tmp_path: Path) -> 
     assert read.tables == made.tables
     assert json_text(read) == json_text(made)
     content = json.loads(json_text(made))
-    (accuracy, *_) = content["tables"][0]["groups"][0][1]["values"]
+    (accuracy, *_) = content["tables"][0]["groups"][0][2]["values"]
     test = (runs[0].metrics or {})["test"]
     assert accuracy == {
         "reported": "0.9286",
@@ -93,6 +93,9 @@ def test_json_gives_back_what_was_written(make_run: MakeRun, tmp_path: Path) -> 
         "difference": test["accuracy"] - 0.9286,
         "interval": test["ci95"]["accuracy"],
         "verdict": "not comparable",
+        "error": pytest.approx([0.9258, 0.9314], abs=1e-4),
+        "spread": None,
+        "p": None,
         "reasons": ["LEAKY"],
     }
 
@@ -106,10 +109,10 @@ def test_json_is_strict() -> None:
     ("content", "message"),
     [
         ("[]", "not a JSON object"),
-        ('{"schema": 2}', "schema 2; this medexp reads 1. Make it anew from its runs"),
-        ('{"schema": 1, "tables": []}', "no table.json of medexp ('lines')"),
-        ('{"schema": 1, "tables": [{"groups": [[1]]}], "lines": []}', "no table.json of medexp"),
-        ('{"schema": 1, "tables": [], "lines": [{"speed": 1}]}', "no table.json of medexp"),
+        ('{"schema": 3}', "schema 3; this medexp reads 2. Make it anew from its runs"),
+        ('{"schema": 2, "tables": []}', "no table.json of medexp ('lines')"),
+        ('{"schema": 2, "tables": [{"groups": [[1]]}], "lines": []}', "no table.json of medexp"),
+        ('{"schema": 2, "tables": [], "lines": [{"speed": 1}]}', "no table.json of medexp"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -186,8 +189,8 @@ def test_html_has_the_cells_of_the_table_and_the_numbers_behind_them(frozen: Pat
             elif row.kind == "reported":
                 assert number == (value.reported or "")
             elif text in WORDS.values():
-                names = {"within interval": "within", "not comparable": "nc"}
-                assert attributes["class"] == f"n {names.get(text, text.replace('no ', 'no'))}"
+                names = {"within": "within", "differs": "differs", "not comparable": "nc"}
+                assert attributes["class"] == f"n {names.get(text, 'nointerval')}"
     assert tuple(page.notes) == table.footnotes
 
 

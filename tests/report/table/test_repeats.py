@@ -195,7 +195,7 @@ def test_seeds_end_in_their_mean(repeat: Repeat) -> None:
     assert cells[4] == f"{auc.mean():.2f} ({auc.std(ddof=1):.2f})"
     kinds = [row.kind for row in table.rows]
     end = kinds.index("ours")
-    assert kinds[1 : end + 3] == ["member"] * 5 + ["ours", "detail", "detail"]
+    assert kinds[2 : end + 3] == ["member"] * 5 + ["ours", "detail", "detail"]
     difference, interval = (row.cells[1] for row in table.rows[end + 1 : end + 3])
     assert difference == f"{accuracy.mean() - 0.9286:+.4f}"
     low, high = stats.t.interval(0.95, 4, accuracy.mean(), stats.sem(accuracy))
