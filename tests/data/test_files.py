@@ -93,7 +93,7 @@ def test_modes_equal_pillows_conversion(tmp_path, mode):
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     image.save(path)
     grey = mode in ("L", "LA", "1")
-    oracle = np.asarray(Image.open(path).convert("L" if grey else "RGB"))
+    oracle = np.asarray(Image.open(path).convert("L" if grey else "RGB"))  # all is opaque
     found, facts = files.read_image(path)
     assert np.array_equal(found, oracle.reshape(20, 30, -1)) and found.shape[2] == (
         1 if grey else 3
@@ -167,14 +167,16 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
 def test_a_tiff_of_several_pages(tmp_path):
     page = Image.fromarray(PIXELS)
     page.save(tmp_path / "x.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(MedexpError, match="x.tif: 3 pages. Save the one that is meant"):
+    with pytest.raises(MedexpError, match="x.tif: 3 pages or frames. Save the one that is meant"):
         files.read_image(tmp_path / "x.tif")
 
 
 def test_sixteen_bits_need_a_window(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200).save(path)
-    with pytest.raises(MedexpError, match=r"pixels of mode I;16 .* Save it with 8 bits, windowed"):
+    with pytest.raises(
+        MedexpError, match=r"a 16-bit grey PNG: which .* Save it with 8 bits, windowed"
+    ):
         files.read_image(path)
 
 

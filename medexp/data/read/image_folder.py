@@ -11,6 +11,7 @@ from medexp.data.base import Pool
 from medexp.data.files import IMAGES, find, folder, inside, subfolders
 from medexp.data.photographs import (
     PARTS_OF,
+    Background,
     Channels,
     Crop,
     Photographs,
@@ -21,6 +22,7 @@ from medexp.data.photographs import (
     make_pool,
     segmenter_of,
 )
+from medexp.data.pixels import Scale
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import MedexpError
 
@@ -38,6 +40,8 @@ def load(
     channels: Channels = "rgb",
     crop: Crop = "none",
     interpolation: str = "area",
+    scale: Scale | None = None,
+    background: Background = "black",
     segment: Segment = "none",
     references: str | None = None,
     segments: int = SEGMENTS,
@@ -46,7 +50,8 @@ def load(
     """List the images of class folders: ROOT/<class>/ or ROOT/<part>/<class>/, at any depth below.
 
     Parts are folders named train, val, valid, validation or test (training, testing), in any case;
-    without them the pool comes unsplit. Images are (H, W, 3) or (H, W, 1) uint8.
+    without them the pool comes unsplit. Images are (H, W, 3) or (H, W, 1), uint8, or with a scale
+    float32 in 0..1.
 
     classes: the class folders to read, in the order of their labels; None: all, sorted by name, or
         by number where all are numbers.
@@ -54,6 +59,10 @@ def load(
         which must be one and the same.
     channels: rgb; grey (Pillow's L, ITU-R 601 luma); auto: as the first image that can be read,
         where that is grey a coloured image is refused.
+    scale: which stored values become 0 and 1, for files of more than 8 bits a sample, signed or of
+        real numbers, which are refused without one. full: the ends of the file's type; percentile:
+        the image's own 1% and 99%; [low, high]. It holds for files of 8 bits too.
+    background: black or white, which pixels that are transparent show.
     crop: square takes the centred square of the shorter side before resizing.
     segment: slic_knn blacks out, after resizing, what medexp/data/segment.py finds to be unlike the
         colours of `references` (a folder of images with masks, or a CSV of r, g, b): of about
@@ -63,7 +72,7 @@ def load(
     images, one class only, a folder that cannot be listed, and links that lead out of root.
     """
     segmenter = segmenter_of(segment, references, segments, closest)
-    pixels = Pixels(size, channels, crop, interpolation, segmenter)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter, scale, background)
     chosen = check_classes(classes)
     root = folder(Path(root), "it should hold a folder of images for each class")
     trees = part_folders(root)
