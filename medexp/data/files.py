@@ -1,6 +1,7 @@
 """Finding and opening what lies on disk: every way in which a file can be wrong has its message."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -70,12 +71,17 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def find(
-    root: Path, extensions: Sequence[str] = IMAGES, *, within: Path | None = None
+    root: Path,
+    extensions: Sequence[str] = IMAGES,
+    *,
+    within: Path | None = None,
+    others: Counter[str] | None = None,
 ) -> list[Path]:
     """All files below root with one of the extensions (any case), sorted by path.
 
-    Raises MedexpError for a symbolic link that leads out of `within` (None: of root), and for a
-    folder that cannot be listed.
+    others: counts the files that have none of them, by their own. Raises MedexpError for a
+    symbolic link that leads out of `within` (None: of root), and for a folder that cannot be
+    listed.
     """
     within = within or root
     files: list[Path] = []
@@ -95,8 +101,12 @@ def find(
             # A linked folder that stays inside is reached where it really lies.
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
-            elif path.suffix.lower() in extensions and not entry.is_dir():
+            elif entry.is_dir():
+                continue
+            elif path.suffix.lower() in extensions:
                 files.append(path)
+            elif others is not None:
+                others[path.suffix.lower() or "no suffix"] += 1
     return sorted(files)
 
 
@@ -160,9 +170,8 @@ def read_image(
     as they are and refuses others. background: black or white, which transparent pixels show.
 
     Returns (image, facts): (H, W, 3) or (H, W, 1), uint8, or with a scale float32 in 0..1. Facts:
-    {"size": [width, height], "mode": the file's}; of a file that is not 8 bits "values" too, the
-    least and greatest that are stored, and of one with transparent pixels "transparent", what
-    stands for them.
+    {"size": [width, height], "mode": the file's}; of a file that is not 8 bits its "least value"
+    and "greatest value", and of one with transparent pixels "transparent", what stands for them.
 
     Raises MedexpError, which names the file and its kind, where it is missing, unreadable, cut
     short, larger than MAX_PIXELS, has several frames, or samples that the scale does not take.
@@ -284,7 +293,7 @@ def composed(
         "mode": f"{letters}, {header.bits} bits{form}" if header.deep else letters,
     }
     if header.deep:
-        facts["values"] = [values.min().item(), values.max().item()]
+        facts |= {"least value": values.min().item(), "greatest value": values.max().item()}
     ends = None if header.form == "float" else (float(header.bottom), float(header.top))
     opacity = np.clip(alpha / (1 if header.form == "float" else header.top), 0, 1)
     multiplied = header.alpha == "associated"
@@ -300,6 +309,11 @@ def composed(
         facts["transparent"] = f"laid over {how.background}"
     image = with_channels(image, how.mode)
     return image if how.scale is not None else np.round(image * 255).astype(np.uint8), facts
+
+
+def counted(others: Counter[str]) -> str:
+    """The commonest suffixes with their counts, in words."""
+    return ", ".join(f"{count:,} of {suffix}" for suffix, count in others.most_common(5))
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from medexp.data.base import Pool
-from medexp.data.files import IMAGES, find, folder, inside, subfolders
+from medexp.data.files import IMAGES, counted, find, folder, inside, subfolders
 from medexp.data.photographs import (
     PARTS_OF,
     Background,
@@ -82,14 +82,15 @@ def load(
             f"{root}: only one class folder, {names[0]}: need two or more. {LAYOUT}, and name that "
             "very ROOT with dataset.root="
         )
+    others: Counter[str] = Counter()
     listed = [
         (file, label, part)
         for part, tree in trees
         for label, name in enumerate(names)
-        for file in class_images(root, tree, name, optional=part in ("val", "test"))
+        for file in class_images(root, tree, name, others, optional=part in ("val", "test"))
     ]
     files, labels, parts = (list(column) for column in zip(*listed, strict=True))
-    images = Photographs(files, labels, parts, notes=left_out(trees, names))
+    images = Photographs(files, labels, parts, notes=left_out(trees, names, others))
     return make_pool("image_folder", root, names, images, pixels)
 
 
@@ -117,8 +118,13 @@ def part_folders(root: Path) -> list[tuple[str, Path]]:
     return trees
 
 
-def class_images(root: Path, tree: Path, name: str, *, optional: bool) -> list[Path]:
-    """The images of one class in one part; `optional`: the part may lack the class's folder."""
+def class_images(
+    root: Path, tree: Path, name: str, others: Counter[str], *, optional: bool
+) -> list[Path]:
+    """The images of one class in one part; `optional`: the part may lack the class's folder.
+
+    others: counts the files that are left out, by their suffix.
+    """
     place = inside(root, (tree / name).relative_to(root).as_posix())
     if not place.is_dir():
         if optional:
@@ -127,20 +133,25 @@ def class_images(root: Path, tree: Path, name: str, *, optional: bool) -> list[P
             f"{place}: no such class folder, where {tree} has "
             f"{', '.join(p.name for p in subfolders(tree))}. Each class needs images to train on"
         )
-    files = find(place, within=root)
+    here: Counter[str] = Counter()
+    files = find(place, within=root, others=here)
     if not files:
-        others = Counter(p.suffix.lower() or "no suffix" for p in place.rglob("*") if p.is_file())
-        held = ", ".join(f"{n:,} of {suffix}" for suffix, n in others.most_common(3))
         raise MedexpError(
-            f"{place}: no image of {', '.join(IMAGES)} in it (files: {held or 'none'}). Convert "
-            "them as docs/your_own_data.md says, or name the folders to read with dataset.classes="
+            f"{place}: no image of {', '.join(IMAGES)} in it (files: {counted(here) or 'none'}). "
+            "Convert them as docs/your_own_data.md says, or name the folders to read with "
+            "dataset.classes="
         )
+    others.update(here)
     return files
 
 
-def left_out(trees: list[tuple[str, Path]], names: list[str]) -> tuple[str, ...]:
-    """Notes on what lies in the tree but in no class that is read."""
+def left_out(
+    trees: list[tuple[str, Path]], names: list[str], others: Counter[str]
+) -> tuple[str, ...]:
+    """Notes on what lies in the tree and is not read."""
     notes = []
+    if others:
+        notes.append(f"files of other kinds in the class folders, left out: {counted(others)}")
     for part, tree in trees:
         where = part or "the root"
         loose = [p.name for p in tree.iterdir() if p.is_file() and p.suffix.lower() in IMAGES]
