@@ -332,7 +332,12 @@ def hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
+        if "required filter" in str(error) or "plugin" in str(error):
+            raise MedexpError(
+                f"{path}: compressed by a filter that h5py lacks ({reason(error)}). Write it again "
+                "with gzip: h5repack -f GZIP=4 OLD NEW"
+            ) from None
         raise MedexpError(
             f"{path} cannot be read as HDF5, it may be cut short ({reason(error)})\n"
             "Download and unpack it again"

@@ -225,3 +225,18 @@ def test_hdf5_is_read_by_row_and_its_faults_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(MedexpError, match="x.h5 cannot be read as HDF5, it may be cut short"):
         files.hdf5_rows(path, "x")(3)
+
+
+def test_a_filter_that_h5py_lacks_is_no_damage(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros((20, 2)), chunks=(20, 2), compression="gzip")
+    data = path.read_bytes()
+    deflate = struct.pack("<HH", 1, 8)
+    at = data.index(b"deflate") - 8
+    assert data[at : at + 4] == deflate
+    path.write_bytes(data[:at] + struct.pack("<HH", 32015, 8) + data[at + 4 :])  # Zstandard
+    with pytest.raises(
+        MedexpError, match=r"x.h5: compressed by a filter that h5py lacks \(.* gzip"
+    ):
+        files.hdf5_rows(path, "x")(3)

@@ -155,9 +155,9 @@ def left_out(
     for part, tree in trees:
         where = part or "the root"
         loose = [p.name for p in tree.iterdir() if p.is_file() and p.suffix.lower() in IMAGES]
-        others = [p.name for p in subfolders(tree) if p.name not in names]
+        folders = [p.name for p in subfolders(tree) if p.name not in names]
         if loose:
             notes.append(f"images in no class folder of {where}, left out: {len(loose):,}")
-        if others:
-            notes.append(f"folders of {where} left out by dataset.classes: {', '.join(others)}")
+        if folders:
+            notes.append(f"folders of {where} left out by dataset.classes: {', '.join(folders)}")
     return tuple(notes)
