@@ -17,11 +17,11 @@ from medexp.data.files import is_grey, read_image
 from medexp.data.pixels import (
     BACKGROUNDS,
     INTERPOLATION,
-    PERCENTILES,
     Scale,
     centre_square,
     check_scale,
     resize,
+    scale_note,
 )
 from medexp.data.segment import KINDS, Segmenter, segmenter
 from medexp.errors import ConfigError, MedexpError, one_of
@@ -93,16 +93,7 @@ class Pixels:
 
     def notes(self) -> tuple[str, ...]:
         """What is done to the pixels' values, in words."""
-        if self.scale is None:
-            said = []
-        elif self.scale == "full":
-            said = ["pixels: the full range of each file's type becomes 0..1"]
-        elif self.scale == "percentile":
-            span = "{}% to {}%".format(*PERCENTILES)
-            said = [f"pixels: of each image on its own, the percentiles {span} become 0..1"]
-        else:
-            said = ["pixels: the files' values {:g} to {:g} become 0..1".format(*self.scale)]
-        return (*said, *([self.segmenter.note()] if self.segmenter else []))
+        return (*scale_note(self.scale), *([self.segmenter.note()] if self.segmenter else []))
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         return centre_square(image) if self.crop == "square" else image

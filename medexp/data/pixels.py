@@ -94,6 +94,18 @@ def scaled(values: np.ndarray, scale: Scale, ends: tuple[float, float] | None) -
     return np.clip(unit, 0, 1).astype(np.float32)
 
 
+def scale_note(scale: Scale | None) -> tuple[str, ...]:
+    """What a scale does, for the notes of a data set; () for none."""
+    if scale is None:
+        return ()
+    if scale == "full":
+        return ("pixels: the full range of each file's type becomes 0..1",)
+    if scale == "percentile":
+        span = "{}% to {}%".format(*PERCENTILES)
+        return (f"pixels: of each image on its own, the percentiles {span} become 0..1",)
+    return ("pixels: the files' values {:g} to {:g} become 0..1".format(*scale),)
+
+
 def laid_over(unit: np.ndarray, alpha: np.ndarray, level: float, multiplied: bool) -> np.ndarray:
     """Colours (H, W, C) in 0..1, with their opacity (H, W, 1), over a background of one level.
 
