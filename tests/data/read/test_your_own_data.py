@@ -129,7 +129,13 @@ CALL = re.compile(r"medexp (?:train|data check)((?: -m| [\w.]+=[^\s`;]+)+)")
 
 @pytest.mark.parametrize(
     "file",
-    ["conf/dataset/image_folder.yaml", "conf/dataset/csv_table.yaml", "docs/your_own_data.md"],
+    [
+        "conf/dataset/arrays.yaml",
+        "conf/dataset/csv_table.yaml",
+        "conf/dataset/image_folder.yaml",
+        "conf/dataset/medmnist.yaml",
+        "docs/your_own_data.md",
+    ],
 )
 def test_every_command_that_is_shown_composes(file):
     calls = CALL.findall((ROOT / file).read_text(encoding="utf-8"))
