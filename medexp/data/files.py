@@ -185,7 +185,9 @@ def read_image(
                 refuse_bomb(path, *header.size)
                 if header.extra > 1:
                     raise unread(path, header)
-                if header.changed:
+                # Other than 8 bits as they are, a scale is of the values that are stored.
+                stored = header.inverted and header.bits == 8 and scale is not None
+                if header.changed or stored:
                     file.seek(0)
                     return changed_image(path, file.read(), header, how)
             file.seek(0)
@@ -298,12 +300,15 @@ def composed(
     opacity = np.clip(alpha / (1 if header.form == "float" else header.top), 0, 1)
     multiplied = header.alpha == "associated"
     if multiplied and how.scale not in (None, "full"):  # other scales are of the colours themselves
+        values = values.astype(np.float64)
         values = np.divide(values, opacity, out=np.zeros(values.shape), where=opacity > 0)
         multiplied = False
     try:
         image = scaled(values, how.scale or "full", ends)
     except MedexpError as error:
         raise MedexpError(f"{path}: {header.words}: {error}") from None
+    if header.inverted:  # the scale is of what is stored, and 0 is white
+        image = 1 - image
     if header.alpha and opacity.min() < 1:
         image = laid_over(image, opacity, BACKGROUNDS[how.background], multiplied)
         facts["transparent"] = f"laid over {how.background}"

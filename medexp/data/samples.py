@@ -8,7 +8,7 @@ OpenCV.
 
 import re
 import struct
-from contextlib import suppress
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from medexp.data.unpack import CannotUnpackError, unpacked
 from medexp.errors import MedexpError
 
 # TIFF 6.0, tag 262 PhotometricInterpretation, and the registered ones that cameras write.
@@ -32,6 +33,7 @@ TIFF_PACKINGS = {
     8: "deflate", 32773: "PackBits", 32946: "deflate", 34712: "JPEG 2000", 34887: "LERC",
     34925: "LZMA", 34926: "Zstandard", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
 }  # fmt: skip
+EXPANSION = {"": 1, "PackBits": 64, "LZMA": 10**5, "Zstandard": 10**5}  # others: below 2000 times
 PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey", 6: "RGB"}
 COLOURS = {"grey": 1, "mask": 1, "palette": 1, "CMYK": 4}  # samples of a pixel; others have 3
 MAX_PAGES = 10_000  # a chain of pages that is longer leads nowhere
@@ -234,8 +236,10 @@ def pnm_header(file: BinaryIO) -> tuple[Header, bool]:
         if byte == b"#":
             while byte not in (b"\n", b""):
                 byte = file.read(1)
-        if byte.isdigit():
+        if byte.isdigit() and len(token) < 10:
             token += byte
+        elif byte and not byte.isspace():
+            raise ValueError("its header is no three numbers")
         elif token:
             numbers.append(int(token))
             token = b""
@@ -272,6 +276,8 @@ def read_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
     """
     if header.colour not in ("grey", "mask", "RGB"):
         raise unread(path, header)
+    if header.inverted and header.alpha == "associated":
+        raise unread(path, header, " whose 0 is white")
     if header.kind == "TIFF":
         samples = tiff_samples(path, data, header)
     elif header.kind == "PNM":
@@ -281,11 +287,6 @@ def read_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
     if header.key is not None:
         clear = (samples == np.array(header.key)).all(axis=2, keepdims=True)
         samples = np.concatenate([samples, np.where(clear, 0, header.top)], axis=2)
-    if header.inverted:
-        if header.form != "unsigned":
-            raise unread(path, header, " whose 0 is white")
-        samples = samples.copy()
-        samples[..., 0] = header.top - samples[..., 0]
     return upright(samples, header.orientation)
 
 
@@ -300,15 +301,21 @@ def unread(path: Path, header: Header, more: str = "") -> MedexpError:
 def tiff_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
     import tifffile  # slow to import, and rarely wanted
 
+    need = header.size[0] * header.size[1] * header.samples * header.bits // 8
+    if need > len(data) * EXPANSION.get(header.packing, 2000):
+        raise ValueError(f"{need:,} bytes of samples in a file of {len(data):,}: cut short")
     try:
         with tifffile.TiffFile(BytesIO(data)) as file:
             page: Any = file.pages[0]
             samples, axes = page.asarray(), page.axes
-    except (KeyError, ImportError, ValueError) as error:
+    except Exception as error:
         # It decompresses what Python itself can; the rest is in a package of some size.
         if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
             raise
-        return unpacked_samples(path, data, header)
+        try:
+            return unpacked(data, page)
+        except CannotUnpackError:
+            raise unread(path, header, ' (which needs pip install "medexp[tiff]")') from None
     if axes == "SYX":
         samples = np.moveaxis(samples, 0, 2)
     elif axes not in ("YX", "YXS"):
@@ -316,27 +323,22 @@ def tiff_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
     return np.asarray(samples.reshape(*samples.shape[:2], -1))
 
 
-def unpacked_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
-    """The samples of a compressed TIFF by libtiff, as OpenCV and Pillow have it built in."""
-    if header.colour == "grey" and header.samples == 1 and header.form == "unsigned":
-        from PIL import Image, UnidentifiedImageError
+def opencv_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
+    """A PNG or JPEG 2000 by OpenCV, where it has the samples that the header promises.
 
-        with suppress(UnidentifiedImageError), Image.open(BytesIO(data)) as image:
-            if image.mode.startswith("I;16") and not header.inverted:
-                return np.asarray(image)[..., None]
-    more = ' (which needs pip install "medexp[tiff]")'
-    # OpenCV takes planes for rows, and libtiff's own mixture of colours for 8 bits with alpha.
-    if header.planar or (header.bits == 8 and header.extra and header.form != "unsigned"):
-        raise unread(path, header, more)
-    return opencv_samples(path, data, header, more)
+    OpenCV makes an image of what is damaged too, so that is looked for before.
+    """
+    if header.kind == "PNG":
+        check_png(data)
+    else:
+        from PIL import Image
 
-
-def opencv_samples(path: Path, data: bytes, header: Header, more: str = "") -> np.ndarray:
-    """What OpenCV decodes without a change, where it has the samples that the header promises."""
+        with Image.open(BytesIO(data)) as image:
+            image.load()
     cv2.utils.logging.setLogLevel(0)  # what it cannot read is said below
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None:
-        raise unread(path, header, more)
+        raise unread(path, header)
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.shape[2] >= 3:  # blue first
         samples = samples[..., [2, 1, 0, 3][: samples.shape[2]]]
@@ -350,8 +352,24 @@ def opencv_samples(path: Path, data: bytes, header: Header, more: str = "") -> n
         samples = samples[..., :stored]
     width, height = header.size
     if not right or samples.shape != (height, width, stored):
-        raise unread(path, header, more)
+        raise unread(path, header)
     return np.asarray(samples)
+
+
+def check_png(data: bytes) -> None:
+    """Raise ValueError or zlib.error for a PNG that is damaged or cut short."""
+    at, packed = 8, []
+    while True:
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 4 : at + 8 + length]
+        if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(body)):
+            raise ValueError(f"checksum of its chunk {name.decode('latin-1')}")
+        if name == b"IDAT":
+            packed.append(body[4:])
+        if name == b"IEND":
+            break
+        at += 12 + length
+    zlib.decompress(b"".join(packed))
 
 
 def pnm_samples(data: bytes) -> np.ndarray:

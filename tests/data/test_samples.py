@@ -109,15 +109,19 @@ def test_tiffs_by_pillow(tmp_path, packing, kind):
     assert np.abs(image[..., 0] - (array if kind == "float32" else full(array))).max() < 1e-6
 
 
-def test_a_white_zero_is_turned(tmp_path):
-    for kind in ("uint8", "uint16"):
-        array = values(kind, 9, 12)
-        tifffile.imwrite(tmp_path / "x.tif", array, photometric="miniswhite")
-        image, _ = read_image(tmp_path / "x.tif", scale="full")
-        assert np.abs(image[..., 0] - (1 - full(array))).max() < 1e-6
-    tifffile.imwrite(tmp_path / "x.tif", values("float32", 9, 12), photometric="miniswhite")
-    with pytest.raises(MedexpError, match="32-bit float grey TIFF whose 0 is white: such a file"):
-        read_image(tmp_path / "x.tif", scale=[0, 1])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+def test_where_zero_is_white_the_scale_is_of_what_is_stored(tmp_path, kind):
+    array = values(kind, 9, 12)
+    tifffile.imwrite(tmp_path / "x.tif", array, photometric="miniswhite")
+    window = {"uint8": [0, 100], "float32": [0.1, 0.7]}.get(kind, [-50, 3000])
+    unit = np.clip((array.astype(np.float64) - window[0]) / (window[1] - window[0]), 0, 1)
+    found = read_image(tmp_path / "x.tif", scale=window)[0][..., 0]
+    assert np.abs(found - (1 - unit)).max() < 1e-6
+    if kind != "float32":
+        found = read_image(tmp_path / "x.tif", scale="full")[0][..., 0]
+        assert np.abs(found - (1 - full(array))).max() < 1e-6
+    if kind == "uint8":
+        assert np.array_equal(read_image(tmp_path / "x.tif")[0][..., 0], 255 - array)
 
 
 @pytest.mark.parametrize("kind, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -132,6 +136,31 @@ def test_pngs_of_sixteen_bits(tmp_path, kind, channels):
     assert ("transparent" in facts) == (opaque == 2)
     with pytest.raises(MedexpError, match=f"x.png: a 16-bit {words}: which values are black"):
         read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "jp2", "tif", "packed.tif", "ppm"])
+def test_deep_files_cut_short_or_damaged_are_refused(tmp_path, kind):
+    """OpenCV alone would make an image of them."""
+    path = tmp_path / f"x.{kind}"
+    array = values("uint16", 64, 64, 3)
+    if kind == "png":
+        png(path, array, 2)
+    elif kind == "ppm":
+        path.write_bytes(b"P6 64 64 65535\n" + array.astype(">u2").tobytes())
+    elif kind == "jp2":
+        Image.fromarray(array[..., 0]).save(path, irreversible=False)
+    else:
+        tifffile.imwrite(path, array, compression="zlib" if kind == "packed.tif" else None)
+    whole = path.read_bytes()
+    assert read_image(path, scale="full")[0].shape[:2] == (64, 64)
+    for keep in (0.2, 0.5, 0.9):
+        path.write_bytes(whole[: int(len(whole) * keep)])
+        with pytest.raises(MedexpError, match=rf"x.{kind} cannot be decoded \(.+\): it is damaged"):
+            read_image(path, scale="full")
+    if kind == "png":
+        path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+        with pytest.raises(MedexpError, match=r"checksum of its chunk IDAT"):
+            read_image(path, scale="full")
 
 
 @pytest.mark.parametrize("kind, channels", [(0, 1), (2, 3)])
