@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 
 from medexp.data.base import Info
+from medexp.data.headers import Header, read_header
 from medexp.data.pixels import BACKGROUNDS, Scale, laid_over, scaled, with_channels
-from medexp.data.samples import Header, read_header, read_samples, unread
+from medexp.data.samples import read_samples, unread
 from medexp.errors import MedexpError
 
 IMAGES = (
