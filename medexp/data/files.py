@@ -233,8 +233,9 @@ def plain_image(
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if header is not None and header.kind != "PNG":
-            raise unread(path, header) from None
+        if header is not None and header.kind == "TIFF":
+            file.seek(0)
+            return changed_image(path, file.read(), header, how)
         raise ValueError("no image of " + ", ".join(FORMATS)) from None
     with image:
         facts: dict[str, Any] = {"size": list(image.size), "mode": image.mode}

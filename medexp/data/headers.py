@@ -182,32 +182,35 @@ def tiff_pages(file: BinaryIO) -> tuple[dict[int, tuple[int, ...]], int]:
     big = struct.unpack(order + "H", start[2:4])[0] == 43
     word, size = ("Q", 8) if big else ("I", 4)
     (at,) = struct.unpack(order + word, start[8:16] if big else start[4:8])
+    entry, step = f"{order}HH{word}{size}s", 12 if word == "I" else 20
     first: dict[int, tuple[int, ...]] | None = None
     pages, seen = 0, set[int]()
     while at and at not in seen and len(seen) < MAX_PAGES:
         seen.add(at)
         file.seek(at)
         (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
-        step = 20 if big else 12
         listing = file.read(min(count, 4096) * step)
         (at,) = struct.unpack(order + word, file.read(size))
         tags = {}
-        for entry in range(0, len(listing), step):
-            tag, kind, n = struct.unpack_from(f"{order}HH{word}", listing, entry)
-            if kind == 2 and tag == 270:
-                kind = 1
-            if kind not in TIFF_TYPES or not 0 < n <= 4096 or tag not in WANTED:
+        whole = len(listing) // step * step
+        for tag, kind, n, values in struct.iter_unpack(entry, listing[:whole]):
+            letter = TIFF_TYPES.get(kind)
+            if tag == 270:  # a description: its start will do
+                letter, n = "B", min(n, 4096)
+            if tag not in WANTED or letter is None or not 0 < n <= 4096:
                 continue
-            form = f"{order}{n}{TIFF_TYPES[kind]}"
-            values = listing[entry + 4 + size : entry + step]
-            if struct.calcsize(form) > size:
+            form = f"{order}{n}{letter}"
+            length = struct.calcsize(form)
+            if length > size:
                 file.seek(struct.unpack(order + word, values)[0])
-                values = file.read(struct.calcsize(form))
+                values = file.read(length)
             tags[tag] = struct.unpack_from(form, values)
         first = tags if first is None else first
         pages += not tags.get(254, (0,))[0] & 0b101  # neither a smaller copy nor a mask
     if first is None:
         raise ValueError("it holds no page")
+    if pages and first.get(254, (0,))[0] & 0b101:
+        raise ValueError("its first page is a smaller copy or a mask of another")
     return first, pages
 
 

@@ -53,6 +53,8 @@ def unread(path: Path, header: Header, more: str = "") -> MedexpError:
 def tiff_samples(path: Path, data: bytes, header: Header) -> np.ndarray:
     import tifffile  # slow to import, and rarely wanted
 
+    if header.packing.startswith("method"):
+        raise unread(path, header)
     need = header.size[0] * header.size[1] * header.samples * header.bits // 8
     if need > len(data) * EXPANSION.get(header.packing, 2000):
         raise ValueError(f"{need:,} bytes of samples in a file of {len(data):,}: cut short")

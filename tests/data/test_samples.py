@@ -337,6 +337,11 @@ def test_thumbnails_are_no_pages_and_stacks_are(tmp_path):
         file.write(array)
         file.write(array[::4, ::4], subfiletype=1)  # a smaller copy
     assert np.array_equal(read_image(tmp_path / "x.tif")[0][..., 0], array)
+    with tifffile.TiffWriter(tmp_path / "z.tif") as file:
+        file.write(array[::4, ::4], subfiletype=1)
+        file.write(array)
+    with pytest.raises(MedexpError, match=r"z.tif cannot be decoded \(its first page is a smaller"):
+        read_image(tmp_path / "z.tif")
     tifffile.imwrite(tmp_path / "y.tif", values("uint8", 5, 8, 9), imagej=True)
     with pytest.raises(MedexpError, match="y.tif: 5 pages or frames"):
         read_image(tmp_path / "y.tif")
@@ -372,7 +377,9 @@ def test_a_compression_that_is_not_read_is_named(tmp_path):
         (entry,) = [tag for tag in tags if data[tag : tag + 2] == struct.pack("<H", 259)]
         data[entry + 8 : entry + 10] = struct.pack("<H", method)
         path.write_bytes(data)
-        with pytest.raises(MedexpError, match=f"8-bit grey TIFF compressed by {words}: such a fi"):
+        with pytest.raises(
+            MedexpError, match=f"8-bit grey TIFF compressed by {words}(:| .which needs)"
+        ):
             read_image(path)
 
 

@@ -83,11 +83,11 @@ def packed(array, bits):
     return b"".join(rows)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("bits", [4, 10, 12, 14])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("method", [1, 8])
-def test_samples_between_one_and_two_bytes(tmp_path, bits, channels, order, method):
+def test_samples_of_other_than_whole_bytes(tmp_path, bits, channels, order, method):
     array = np.random.default_rng(0).integers(0, 2**bits, (9, 13, channels)).astype(np.uint16)
     block = packed(array, bits) if method == 1 else zlib.compress(packed(array, bits))
     tags = [(256, 13), (257, 9), (258, bits), (259, method), (262, 2 if channels == 3 else 1),
@@ -106,7 +106,8 @@ def test_samples_between_one_and_two_bytes(tmp_path, bits, channels, order, meth
     (tmp_path / "x.tif").write_bytes(data)
     image, facts = read_image(tmp_path / "x.tif", scale="full")
     assert np.abs(image - array / (2**bits - 1)).max() < 1e-6
-    assert facts["mode"] == f"{'RGB' if channels == 3 else 'L'}, {bits} bits"
+    letters = "RGB" if channels == 3 else "L"
+    assert facts["mode"] == (letters if bits == 4 else f"{letters}, {bits} bits")
 
 
 def test_what_is_not_undone_here_is_left_to_others(tmp_path):
