@@ -42,6 +42,24 @@ def test_the_arrays_of_a_file_as_it_has_them(tmp_path, subset, size, shape):
     assert found.shape[1:] == (shape if shape[-1] == 3 else (*shape, 1)) == pool.shape
 
 
+@pytest.mark.parametrize("name", ["PneumoniaMNIST", "PathMNIST", "NoduleMNIST3D"])
+def test_the_arrays_are_the_packages(tmp_path, name):
+    package = pytest.importorskip("medmnist")
+    shape = {"PneumoniaMNIST": (28, 28), "PathMNIST": (28, 28, 3)}.get(name, (28, 28, 28))
+    subset = name.lower()
+    write(tmp_path, f"{subset}.npz", shape, len(medmnist.CLASSES[subset]))
+    pool = load(tmp_path, subset=subset)
+    start = 0
+    for part, count in SIZES.items():
+        theirs = getattr(package, name)(split=part, root=str(tmp_path))
+        rows = range(start, start + count)
+        found = np.stack([pool.decode(row)[0] for row in rows])
+        assert np.array_equal(found.reshape(theirs.imgs.shape), theirs.imgs)
+        assert np.array_equal(pool.labels[rows], theirs.labels[:, 0])
+        assert set(pool.parts[rows]) == {part}
+        start += count
+
+
 def test_names_and_counts_are_the_packages():
     info = pytest.importorskip("medmnist").INFO
     assert set(info) == {*medmnist.CLASSES, "chestmnist"}
