@@ -236,7 +236,9 @@ def plain_image(
         if header is not None and header.kind == "TIFF":
             file.seek(0)
             return changed_image(path, file.read(), header, how)
-        raise ValueError("no image of " + ", ".join(FORMATS)) from None
+        file.seek(0)
+        held = "no image of " + ", ".join(FORMATS) if file.read(1) else "an empty file"
+        raise ValueError(held) from None
     with image:
         facts: dict[str, Any] = {"size": list(image.size), "mode": image.mode}
         # The second picture of a camera's MPO is a preview of the first, by its standard.

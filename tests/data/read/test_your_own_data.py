@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from medexp.config import compose
 from medexp.config.targets import check_node
+from medexp.data.check import check
 from medexp.data.load import load_data
 from medexp.data.read.csv_table import load as load_table
 from medexp.data.read.image_folder import load as load_folder
@@ -114,6 +115,21 @@ def test_twelve_bits_in_sixteen_through_the_config(cache, tmp_path, name, scale,
             ends = {"full": (0, 65535), "[0,4095]": (0, 4095)}
             low, high = ends[scale] if scale in ends else np.percentile(image, (1, 99))
             assert np.allclose(found, np.clip((image - low) / (high - low), 0, 1), atol=1e-6)
+
+
+def test_transparent_files_are_counted_among_the_facts(cache, tmp_path):
+    for name, number in product("ab", range(10)):
+        image = np.full((8, 8, 4), 255, np.uint8)
+        image[..., :3] = pixels(number, 8, 8)
+        image[:4, :, 3] = 0 if number < 3 else 255
+        save(tmp_path / "x" / name / f"{number}.png", image)
+    overrides = ["dataset=image_folder", f"dataset.root={tmp_path / 'x'}", "dataset.size=8"]
+    report = check(load_data(compose.compose(overrides)))
+    assert report["files"]["transparent"]["commonest"] == [["laid over black", 6]]
+    data = load_data(compose.compose([*overrides, "dataset.background=white"]))
+    for split in data.splits().values():
+        for key, image in zip(split.ids, split.images, strict=True):
+            assert (image[:4] == 255).all() == (str(key)[2] in "012")
 
 
 def test_what_a_file_holds_is_part_of_the_cache(tmp_path):
