@@ -4,12 +4,13 @@ Pickled objects are never loaded.
 """
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -54,21 +55,18 @@ class Stored:
         return Blocks(self).row
 
 
-class readable:
-    """A context in which whatever goes wrong is the fault of the file of that name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, MedexpError):
-            raise MedexpError(
-                f"{self.name} cannot be read as a NumPy array ({reason(error)}): it is damaged or "
-                "cut short. Save it again"
-            ) from None
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the file of that name."""
+    try:
+        yield
+    except MedexpError:
+        raise
+    except Exception as error:
+        raise MedexpError(
+            f"{name} cannot be read as a NumPy array ({reason(error)}): it is damaged or cut "
+            "short. Save it again"
+        ) from None
 
 
 class Blocks:
@@ -96,7 +94,7 @@ class Blocks:
             return np.frombuffer(data, stored.dtype).reshape(count, *stored.shape[1:])
 
 
-def header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+def header_of(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran's order, and dtype of an .npy; the file is left at its numbers."""
     version = np.lib.format.read_magic(file)
     read = {

@@ -331,6 +331,16 @@ def test_several_frames_are_refused_by_one_rule(tmp_path, suffix):
         read_image(path)
 
 
+def test_the_preview_of_a_cameras_mpo_is_no_frame(tmp_path):
+    """CIPA DC-007: the first picture is the photograph, others are made from it or beside it."""
+    first, second = (Image.fromarray(values("uint8", 16, 24, 3)) for _ in range(2))
+    first.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.format == "MPO" and image.n_frames == 2
+        wanted = np.asarray(image.convert("RGB"))
+    assert np.array_equal(read_image(tmp_path / "x.jpg")[0], wanted)
+
+
 def test_thumbnails_are_no_pages_and_stacks_are(tmp_path):
     array = values("uint8", 40, 60)
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:

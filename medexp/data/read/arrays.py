@@ -45,7 +45,7 @@ def load(
     file: str | None = None,
     images: str = "images",
     labels: str = "labels",
-    groups: str = "groups",
+    groups: str | None = "groups",
     classes: list[str | int] | None = None,
     layout: Layout = "auto",
     size: int | list[int] | None = None,
@@ -58,7 +58,7 @@ def load(
     file: an .npz below root; None: the only one there, or else the .npy files of root.
     images, labels, groups: the arrays' names, alone or as train_NAME or NAME_train, and so of val
         and test. Labels are integers or text, (N,) or (N, 1), or one column a class with a single
-        1 in each row. groups need not be there.
+        1 in each row. groups need not be there, unless an array looks like them; None uses none.
     classes: of integer labels the names, from 0; of text labels these, in their order. None: the
         labels themselves.
     layout: the images' axes, of n, d, h, w and c. auto: three are nhw, five ndhwc (or ncdhw); four
@@ -76,8 +76,13 @@ def load(
     way = Way(layout, size, channels, interpolation, scale)
     store = find_arrays(base, file)
     parts = find_parts(store, base, images, labels)
-    return pool_of("arrays", [(part, *pair) for part, pair in parts.items()], way, classes,
-                   [named(store, part, groups) for part in parts])  # fmt: skip
+    return pool_of(
+        "arrays",
+        [(part, *pair) for part, pair in parts.items()],
+        way,
+        classes,
+        find_groups(store, base, list(parts), groups),
+    )
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,29 @@ def find_parts(
     return found  # type: ignore[return-value]
 
 
+def find_groups(
+    store: dict[str, Stored], root: Path, parts: Sequence[str], groups: str | None
+) -> list[Stored]:
+    """The groups of each part, [] where there are none.
+
+    Raises MedexpError where some parts lack them, and where there are none of that name but an
+    array looks like them: patients that are overlooked leak across a split.
+    """
+    if groups is None:
+        return []
+    found = [array for part in parts if (array := named(store, part, groups))]
+    if found and len(found) < len(parts):
+        raise MedexpError(f"{root}: {groups} are there for some of {', '.join(parts)}, not for all")
+    similar = [n for n in store if any(word in n.lower() for word in ("patient", "subject"))]
+    if not found and (similar or groups != "groups"):
+        held = f"but {similar[0]}. If that is what it holds, give" if similar else "give"
+        raise MedexpError(
+            f"{root}: no array {groups} in it, {held} its name as dataset.groups=, if not, "
+            "dataset.groups=null"
+        )
+    return found
+
+
 # ---------------------------------------------------------------- labels
 
 
@@ -204,7 +232,7 @@ def pool_of(
     parts: Sequence[tuple[str, Stored, Stored]],
     way: Way,
     classes: Sequence[str | int] | None,
-    groups: Sequence[Stored | None] = (),
+    groups: Sequence[Stored] = (),
     public: dict[str, int] | None = None,
 ) -> Pool:
     """A pool of (part, images, labels), and perhaps the groups of each.
@@ -244,7 +272,6 @@ def pool_of(
         for (part, *_), n in zip(parts, counts, strict=True)
         for i in range(n)
     ]
-    known = [array for array in groups if array is not None]
     return Pool(
         name=name,
         classes=names,
@@ -257,7 +284,7 @@ def pool_of(
         dtype=np.uint8 if first.dtype == np.uint8 and way.scale is None else np.float32,
         decode=decode,
         settings={**way.settings(), "arrays": [[i.path.name, i.member] for _, i, _ in parts]},
-        groups=groups_of(known, counts) if len(known) == len(parts) else None,
+        groups=groups_of(groups, counts) if groups else None,
         parts=np.repeat([part for part, *_ in parts], counts) if parts[0][0] else None,
         public=public,
         notes=scale_note(way.scale),
@@ -276,9 +303,7 @@ def axes_of(images: Stored, layout: str) -> tuple[int | None, ...]:
     shape = images.shape
     if layout == "auto":
         layout = guess(shape)
-    if layout not in LAYOUTS or len(LAYOUTS[layout]) + (LAYOUTS[layout][-1] is not None) != len(
-        shape
-    ):
+    if len(layout) != len(shape):  # a letter an axis
         raise MedexpError(
             f"{images.name}: images of shape {shape}: which axes are they? Give dataset.layout= "
             f"one of {', '.join(LAYOUTS)}, with as many letters as axes"
@@ -294,9 +319,8 @@ def guess(shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         return "nhw"
     if len(shape) == 4:
-        return {(True, False): "nhwc", (False, True): "nchw", (False, False): "ndhw"}.get(
-            (last, second), ""
-        )
+        four = {(True, False): "nhwc", (False, True): "nchw", (False, False): "ndhw"}
+        return four.get((last, second), "")
     if len(shape) == 5:
         return {(True, False): "ndhwc", (False, True): "ncdhw"}.get((last, second), "")
     return ""

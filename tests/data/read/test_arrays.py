@@ -96,8 +96,19 @@ def test_other_names_and_groups(tmp_path):
     save(tmp_path, images=IMAGES, labels=LABELS, groups=np.arange(12) // 4)
     assert load(tmp_path).groups.tolist() == [str(i // 4) for i in range(12)]
     save(tmp_path, images=IMAGES, labels=LABELS, patient=np.array(list("aabbccddeeff")))
-    assert load(tmp_path).groups is None
+    with pytest.raises(MedexpError, match=r"no array groups in it, but patient. If .*groups=null"):
+        load(tmp_path)
+    assert load(tmp_path, groups=None).groups is None
     assert load(tmp_path, groups="patient").groups.tolist() == list("aabbccddeeff")
+    with pytest.raises(MedexpError, match="no array case in it, but patient"):
+        load(tmp_path, groups="case")
+    save(tmp_path, train_images=IMAGES, train_labels=LABELS, train_groups=LABELS,
+         test_images=IMAGES, test_labels=LABELS)  # fmt: skip
+    with pytest.raises(MedexpError, match="groups are there for some of train, test, not for all"):
+        load(tmp_path)
+    save(tmp_path, images=IMAGES, labels=LABELS, groups=LABELS[:5])
+    with pytest.raises(MedexpError, match=r"groups: shape \(5,\), but 12 images"):
+        load(tmp_path)
 
 
 # ---------------------------------------------------------------- labels
