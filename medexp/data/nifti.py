@@ -1,15 +1,13 @@
 """Volumes in NIfTI files: every way in which one can be wrong has its message."""
 
 import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from medexp.data.files import AGAIN, reason
 from medexp.errors import MedexpError
@@ -17,6 +15,7 @@ from medexp.errors import MedexpError
 nib: Any = nibabel  # most of what is used of it carries no types
 
 UPRIGHT = ("S", "P", "L")  # where slices, rows and columns lead: head, back, the patient's left
+ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 MAX_VOXELS = 2**29  # 1024x1024x512: beyond any chest CT, far below what a crafted header can claim
 
 
@@ -80,6 +79,7 @@ def read_stored(path: Path) -> tuple[np.ndarray, Any, list[float]]:
     with colours or complex numbers for voxels.
     """
     try:
+        check_packing(path)
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError
@@ -98,7 +98,7 @@ def read_stored(path: Path) -> tuple[np.ndarray, Any, list[float]]:
                 pass
     except MedexpError:
         raise
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+    except Exception as error:  # whatever nibabel trips over is that file's fault
         why = "no NIfTI header" if isinstance(error, ImageFileError) else reason(error)
         raise MedexpError(
             f"{path} cannot be read as NIfTI ({why}): it is damaged or cut short. " + AGAIN
@@ -109,6 +109,26 @@ def read_stored(path: Path) -> tuple[np.ndarray, Any, list[float]]:
             f"promises. {AGAIN}"
         )
     return np.frombuffer(data, dtype).reshape(shape, order="F"), image, spacing
+
+
+def check_packing(path: Path) -> None:
+    """Raise MedexpError where a file is gzipped and its name does not say so, or the reverse."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    named = path.name.lower().endswith(".gz")
+    gzipped = start[:2] == b"\x1f\x8b"
+    # A NIfTI-1 begins with 348, a NIfTI-2 with 540, in either order of bytes.
+    plain = any(int.from_bytes(start, order) in (348, 540) for order in ORDERS)
+    if named and plain:
+        raise MedexpError(
+            f"{path}: no gzip file: it is named .gz, but is a plain NIfTI. Rename it to "
+            f"{path.name[:-3]}, in its table of labels too"
+        )
+    if gzipped and not named:
+        raise MedexpError(
+            f"{path}: a gzip file whose name does not say so. Rename it to {path.name}.gz, in its "
+            "table of labels too"
+        )
 
 
 def shape_of(path: Path, image: Any) -> tuple[int, int, int]:

@@ -13,8 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from medexp.data.base import Pool
-from medexp.data.files import MODES, read_image
-from medexp.data.pixels import INTERPOLATION, centre_square, resize
+from medexp.data.files import is_grey, read_image
+from medexp.data.pixels import (
+    BACKGROUNDS,
+    INTERPOLATION,
+    Scale,
+    centre_square,
+    check_scale,
+    resize,
+    scale_note,
+)
 from medexp.data.segment import KINDS, Segmenter, segmenter
 from medexp.errors import ConfigError, MedexpError, one_of
 
@@ -29,6 +37,7 @@ TRIED = 20  # images opened in search of the first that can be read
 Channels = Literal["rgb", "grey", "auto"]
 Crop = Literal["none", "square"]
 Segment = Literal["none", "slic_knn"]
+Background = Literal["black", "white"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Pixels:
     crop: str
     interpolation: str
     segmenter: Segmenter | None
+    scale: Scale | None = None
+    background: str = "black"
 
     def __post_init__(self) -> None:
         sides = self.sides
@@ -54,6 +65,13 @@ class Pixels:
         one_of("dataset.channels", self.channels, ("rgb", "grey", "auto"))
         one_of("dataset.crop", self.crop, ("none", "square"))
         one_of("dataset.interpolation", self.interpolation, list(INTERPOLATION))
+        one_of("dataset.background", self.background, list(BACKGROUNDS))
+        check_scale(self.scale)
+        if self.segmenter and self.scale is not None:
+            raise ConfigError(
+                f"dataset.scale={self.scale}: dataset.segment=slic_knn compares colours of 8 bits "
+                "with its references, and takes no scale. Leave one of the two out"
+            )
         if self.segmenter and self.channels != "rgb":
             raise ConfigError(
                 f"dataset.channels={self.channels}: dataset.segment=slic_knn goes by colour and "
@@ -64,6 +82,18 @@ class Pixels:
     def sides(self) -> list[int] | None:
         """[height, width]."""
         return [self.size, self.size] if isinstance(self.size, int) else self.size
+
+    @property
+    def dtype(self) -> Any:
+        """Of the images: a scale's result is not rounded to 8 bits again."""
+        return np.uint8 if self.scale is None else np.float32
+
+    def read(self, file: Path, mode: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return read_image(file, mode, scale=self.scale, background=self.background)
+
+    def notes(self) -> tuple[str, ...]:
+        """What is done to the pixels' values, in words."""
+        return (*scale_note(self.scale), *([self.segmenter.note()] if self.segmenter else []))
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         return centre_square(image) if self.crop == "square" else image
@@ -76,6 +106,8 @@ class Pixels:
             "crop": self.crop,
             "interpolation": self.interpolation,
             "segment": self.segmenter.settings() if self.segmenter else None,
+            "scale": list(self.scale) if isinstance(self.scale, (list, tuple)) else self.scale,
+            "background": self.background,
         }
 
 
@@ -148,7 +180,6 @@ def make_pool(
             raise MedexpError(f"{root}: the file name {key!a} is not UTF-8. Rename it") from None
     shape = shape_of(images.files, pixels)
     unsplit = set(images.parts) in ({""}, {"train"})
-    segmented = (pixels.segmenter.note(),) if pixels.segmenter else ()
     return Pool(
         name=name,
         classes=tuple(classes),
@@ -156,12 +187,12 @@ def make_pool(
         ids=np.array(ids),
         files=images.files,
         shape=shape,
-        dtype=np.uint8,
+        dtype=pixels.dtype,
         decode=decoder(images, shape, pixels),
         settings=pixels.settings(),
         groups=None if images.groups is None else np.array(images.groups),
         parts=None if unsplit else np.array(images.parts),
-        notes=(*images.notes, *segmented),
+        notes=(*images.notes, *pixels.notes()),
     )
 
 
@@ -169,17 +200,17 @@ def shape_of(files: Sequence[Path], pixels: Pixels) -> tuple[int, int, int]:
     """(H, W, C) of the decoded images; what the settings leave open, the first image says."""
     sides, depth = pixels.sides, {"rgb": 3, "grey": 1}.get(pixels.channels)
     if sides is None or depth is None:
-        image = pixels.cut(first_readable(files))
+        image = pixels.cut(first_readable(files, pixels))
         sides = sides or list(image.shape[:2])
         depth = depth or image.shape[2]
     return (sides[0], sides[1], depth)
 
 
-def first_readable(files: Sequence[Path]) -> np.ndarray:
+def first_readable(files: Sequence[Path], pixels: Pixels) -> np.ndarray:
     failure = MedexpError("no images")
     for file in files[:TRIED]:
         try:
-            return read_image(file)[0]
+            return pixels.read(file)[0]
         except MedexpError as error:
             failure = error
     raise failure
@@ -188,7 +219,7 @@ def first_readable(files: Sequence[Path]) -> np.ndarray:
 def decoder(
     images: Photographs, shape: tuple[int, int, int], pixels: Pixels
 ) -> Callable[[int], tuple[np.ndarray, dict[str, Any]]]:
-    """row -> (image of `shape`, uint8; {"size": [width, height], "mode": Pillow's} of the file)."""
+    """row -> (image of `shape` and the pixels' dtype; what files.read_image says of the file)."""
     height, width, depth = shape
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -198,8 +229,8 @@ def decoder(
                 f"{images.places[row]} names {file}, which cannot be found. Correct the row, or "
                 "leave such images out with dataset.on_error=skip"
             )
-        image, facts = read_image(file, "L" if depth == 1 else "RGB")
-        if pixels.channels == "auto" and depth == 1 and MODES[facts["mode"]] != "L":
+        image, facts = pixels.read(file, "L" if depth == 1 else "RGB")
+        if pixels.channels == "auto" and depth == 1 and not is_grey(facts["mode"]):
             raise MedexpError(
                 f"{file} has colours, where dataset.channels=auto took grey from the first image. "
                 "Give dataset.channels=rgb or grey"
@@ -207,6 +238,8 @@ def decoder(
         image = pixels.cut(image)
         if pixels.sides is not None:
             image = resize(image, height, width, pixels.interpolation)
+            if image.dtype != np.uint8:
+                image = np.clip(image, 0, 1)  # cubic leaves the range, as it cannot with 8 bits
         elif image.shape != shape:
             raise MedexpError(
                 f"{file} is {image.shape[1]}x{image.shape[0]} pixels, where the first image is "

@@ -14,10 +14,12 @@ from tests.conftest import read
 # What keeps an epoch short; the network is one of the data set's paper where that is quick enough.
 SMALL = {
     "all": ("native1", 60, "dataset.size=64"),
+    "arrays": ("native3", 64),
     "cervix": ("cervixnet1", 60, "dataset.size=80"),
     "csv_table": ("native3", 64, "dataset.size=64"),
     "image_folder": ("native2", 64, "dataset.size=64"),
     "ldct": ("ldct_m4", 64, "dataset.size=40"),
+    "medmnist": ("ldct_m4", 64),
     "pcam": ("native3", 64),
     "pcam_kaggle": ("native4", 64),
     "tbt": ("viptt", 24, "dataset.size=[3,32,32]", "model.chunk=3"),

@@ -93,7 +93,7 @@ def test_modes_equal_pillows_conversion(tmp_path, mode):
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     image.save(path)
     grey = mode in ("L", "LA", "1")
-    oracle = np.asarray(Image.open(path).convert("L" if grey else "RGB"))
+    oracle = np.asarray(Image.open(path).convert("L" if grey else "RGB"))  # all is opaque
     found, facts = files.read_image(path)
     assert np.array_equal(found, oracle.reshape(20, 30, -1)) and found.shape[2] == (
         1 if grey else 3
@@ -167,14 +167,16 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
 def test_a_tiff_of_several_pages(tmp_path):
     page = Image.fromarray(PIXELS)
     page.save(tmp_path / "x.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(MedexpError, match="x.tif: 3 pages. Save the one that is meant"):
+    with pytest.raises(MedexpError, match="x.tif: 3 pages or frames. Save the one that is meant"):
         files.read_image(tmp_path / "x.tif")
 
 
 def test_sixteen_bits_need_a_window(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200).save(path)
-    with pytest.raises(MedexpError, match=r"pixels of mode I;16 .* Save it with 8 bits, windowed"):
+    with pytest.raises(
+        MedexpError, match=r"a 16-bit grey PNG: which .* Save it with 8 bits, windowed"
+    ):
         files.read_image(path)
 
 
@@ -222,4 +224,19 @@ def test_hdf5_is_read_by_row_and_its_faults_are_named(tmp_path):
             files.hdf5_dataset(file, path, "none")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(MedexpError, match="x.h5 cannot be read as HDF5, it may be cut short"):
+        files.hdf5_rows(path, "x")(3)
+
+
+def test_a_filter_that_h5py_lacks_is_no_damage(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros((20, 2)), chunks=(20, 2), compression="gzip")
+    data = path.read_bytes()
+    deflate = struct.pack("<HH", 1, 8)
+    at = data.index(b"deflate") - 8
+    assert data[at : at + 4] == deflate
+    path.write_bytes(data[:at] + struct.pack("<HH", 32015, 8) + data[at + 4 :])  # Zstandard
+    with pytest.raises(
+        MedexpError, match=r"x.h5: compressed by a filter that h5py lacks \(.* gzip"
+    ):
         files.hdf5_rows(path, "x")(3)

@@ -15,6 +15,7 @@ from medexp.data.files import folder as existing_folder
 from medexp.data.files import inside, reason
 from medexp.data.photographs import (
     PARTS_OF,
+    Background,
     Channels,
     Crop,
     Photographs,
@@ -25,6 +26,7 @@ from medexp.data.photographs import (
     make_pool,
     segmenter_of,
 )
+from medexp.data.pixels import Scale
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import MedexpError
 from medexp.runs.files import csv_rows
@@ -66,6 +68,8 @@ def load(
     channels: Channels = "rgb",
     crop: Crop = "none",
     interpolation: str = "area",
+    scale: Scale | None = None,
+    background: Background = "black",
     segment: Segment = "none",
     references: str | None = None,
     segments: int = SEGMENTS,
@@ -87,7 +91,7 @@ def load(
     one must be there.
     """
     segmenter = segmenter_of(segment, references, segments, closest)
-    pixels = Pixels(size, channels, crop, interpolation, segmenter)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter, scale, background)
     chosen = check_classes(classes)
     base = Path(root)
     path = base / table

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from medexp.data.base import Pool
-from medexp.data.files import IMAGES, find, folder, inside, subfolders
+from medexp.data.files import IMAGES, counted, find, folder, inside, subfolders
 from medexp.data.photographs import (
     PARTS_OF,
+    Background,
     Channels,
     Crop,
     Photographs,
@@ -21,6 +22,7 @@ from medexp.data.photographs import (
     make_pool,
     segmenter_of,
 )
+from medexp.data.pixels import Scale
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import MedexpError
 
@@ -38,6 +40,8 @@ def load(
     channels: Channels = "rgb",
     crop: Crop = "none",
     interpolation: str = "area",
+    scale: Scale | None = None,
+    background: Background = "black",
     segment: Segment = "none",
     references: str | None = None,
     segments: int = SEGMENTS,
@@ -46,7 +50,8 @@ def load(
     """List the images of class folders: ROOT/<class>/ or ROOT/<part>/<class>/, at any depth below.
 
     Parts are folders named train, val, valid, validation or test (training, testing), in any case;
-    without them the pool comes unsplit. Images are (H, W, 3) or (H, W, 1) uint8.
+    without them the pool comes unsplit. Images are (H, W, 3) or (H, W, 1), uint8, or with a scale
+    float32 in 0..1.
 
     classes: the class folders to read, in the order of their labels; None: all, sorted by name, or
         by number where all are numbers.
@@ -54,6 +59,10 @@ def load(
         which must be one and the same.
     channels: rgb; grey (Pillow's L, ITU-R 601 luma); auto: as the first image that can be read,
         where that is grey a coloured image is refused.
+    scale: which stored values become 0 and 1, for files of more than 8 bits a sample, signed or of
+        real numbers, which are refused without one. full: the ends of the file's type; percentile:
+        the image's own 1% and 99%; [low, high]. It holds for files of 8 bits too.
+    background: black or white, which pixels that are transparent show.
     crop: square takes the centred square of the shorter side before resizing.
     segment: slic_knn blacks out, after resizing, what medexp/data/segment.py finds to be unlike the
         colours of `references` (a folder of images with masks, or a CSV of r, g, b): of about
@@ -63,7 +72,7 @@ def load(
     images, one class only, a folder that cannot be listed, and links that lead out of root.
     """
     segmenter = segmenter_of(segment, references, segments, closest)
-    pixels = Pixels(size, channels, crop, interpolation, segmenter)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter, scale, background)
     chosen = check_classes(classes)
     root = folder(Path(root), "it should hold a folder of images for each class")
     trees = part_folders(root)
@@ -73,14 +82,15 @@ def load(
             f"{root}: only one class folder, {names[0]}: need two or more. {LAYOUT}, and name that "
             "very ROOT with dataset.root="
         )
+    others: Counter[str] = Counter()
     listed = [
         (file, label, part)
         for part, tree in trees
         for label, name in enumerate(names)
-        for file in class_images(root, tree, name, optional=part in ("val", "test"))
+        for file in class_images(root, tree, name, others, optional=part in ("val", "test"))
     ]
     files, labels, parts = (list(column) for column in zip(*listed, strict=True))
-    images = Photographs(files, labels, parts, notes=left_out(trees, names))
+    images = Photographs(files, labels, parts, notes=left_out(trees, names, others))
     return make_pool("image_folder", root, names, images, pixels)
 
 
@@ -108,8 +118,13 @@ def part_folders(root: Path) -> list[tuple[str, Path]]:
     return trees
 
 
-def class_images(root: Path, tree: Path, name: str, *, optional: bool) -> list[Path]:
-    """The images of one class in one part; `optional`: the part may lack the class's folder."""
+def class_images(
+    root: Path, tree: Path, name: str, others: Counter[str], *, optional: bool
+) -> list[Path]:
+    """The images of one class in one part; `optional`: the part may lack the class's folder.
+
+    others: counts the files that are left out, by their suffix.
+    """
     place = inside(root, (tree / name).relative_to(root).as_posix())
     if not place.is_dir():
         if optional:
@@ -118,26 +133,31 @@ def class_images(root: Path, tree: Path, name: str, *, optional: bool) -> list[P
             f"{place}: no such class folder, where {tree} has "
             f"{', '.join(p.name for p in subfolders(tree))}. Each class needs images to train on"
         )
-    files = find(place, within=root)
+    here: Counter[str] = Counter()
+    files = find(place, within=root, others=here)
     if not files:
-        others = Counter(p.suffix.lower() or "no suffix" for p in place.rglob("*") if p.is_file())
-        held = ", ".join(f"{n:,} of {suffix}" for suffix, n in others.most_common(3))
         raise MedexpError(
-            f"{place}: no image of {', '.join(IMAGES)} in it (files: {held or 'none'}). Convert "
-            "them as docs/your_own_data.md says, or name the folders to read with dataset.classes="
+            f"{place}: no image of {', '.join(IMAGES)} in it (files: {counted(here) or 'none'}). "
+            "Convert them as docs/your_own_data.md says, or name the folders to read with "
+            "dataset.classes="
         )
+    others.update(here)
     return files
 
 
-def left_out(trees: list[tuple[str, Path]], names: list[str]) -> tuple[str, ...]:
-    """Notes on what lies in the tree but in no class that is read."""
+def left_out(
+    trees: list[tuple[str, Path]], names: list[str], others: Counter[str]
+) -> tuple[str, ...]:
+    """Notes on what lies in the tree and is not read."""
     notes = []
+    if others:
+        notes.append(f"files of other kinds in the class folders, left out: {counted(others)}")
     for part, tree in trees:
         where = part or "the root"
         loose = [p.name for p in tree.iterdir() if p.is_file() and p.suffix.lower() in IMAGES]
-        others = [p.name for p in subfolders(tree) if p.name not in names]
+        folders = [p.name for p in subfolders(tree) if p.name not in names]
         if loose:
             notes.append(f"images in no class folder of {where}, left out: {len(loose):,}")
-        if others:
-            notes.append(f"folders of {where} left out by dataset.classes: {', '.join(others)}")
+        if folders:
+            notes.append(f"folders of {where} left out by dataset.classes: {', '.join(folders)}")
     return tuple(notes)

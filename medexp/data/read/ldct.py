@@ -26,19 +26,23 @@ INFO = Info(
     counts={"all": 6691},
     files=(FILE,),
 )
-SCALES = ("255", "hu")
+SCALES = ("255", "hu", "none")
 HU = (-1000, 400)  # air to dense bone, the lung window that the TBT paper's code uses as well
 BLOCK = 512  # slices read at once: 8 MB
 
 
-def load(root: str | Path, *, size: int = 120, scale: Literal["255", 255, "hu"] = "255") -> Pool:
+def load(
+    root: str | Path, *, size: int = 120, scale: Literal["255", 255, "hu", "none"] = "255"
+) -> Pool:
     """List the slices of `root`/all_patches.hdf5, in the file's order.
 
     size: slices are resized to (size, size, 1) float32 by cv2.resize (bilinear, its default).
     scale: "255" divides by 255 whatever the values are, as the paper does; "hu" clips to -1000..400
-        HU and maps that to 0..1. A note says where the file's values do not suit the choice.
-    Raises MedexpError where the file is missing, damaged or of another layout, ConfigError for a
-    size below 1 or a scale that does not exist.
+        HU and maps that to 0..1; "none" takes values that are 0..1 as they are. A note says where
+        the file's values do not suit the choice.
+    Raises MedexpError where the file is missing, damaged or of another layout, and where values
+    that are 0..1 would be divided by 255 once more; ConfigError for a size below 1 or a scale that
+    does not exist.
     """
     way = str(scale)  # a command line's scale=255 is a number
     one_of("dataset.scale", way, SCALES)
@@ -48,6 +52,11 @@ def load(root: str | Path, *, size: int = 120, scale: Literal["255", 255, "hu"] 
     if not path.is_file():
         raise files.not_found(INFO, Path(root), [FILE])
     labels, low, high = _survey(path)
+    if way == "255" and low >= 0 and 0 < high <= 1:
+        raise MedexpError(
+            f"{path}: the slices' values run from {low:g} to {high:g}: they are 0..1 already, and "
+            "dataset.scale=255 would divide them once more. Give dataset.scale=none"
+        )
     slices = files.hdf5_rows(path, SLICES, BLOCK)
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -117,6 +126,8 @@ def _checked(path: Path, labels: np.ndarray) -> np.ndarray:
 
 
 def _scaled(image: np.ndarray, scale: str) -> np.ndarray:
+    if scale == "none":
+        return image
     if scale == "255":
         return image / np.float32(255)
     low, high = map(np.float32, HU)
@@ -133,8 +144,13 @@ def _range_notes(scale: str, low: float, high: float) -> tuple[str, ...]:
             f"255 as the paper states; dataset.scale=hu maps {HU[0]}..{HU[1]} HU to 0..1 instead",
         )
     if scale == "hu" and low >= 0 and high <= 255:
+        other = "none takes them as they are" if high <= 1 else "255 divides by 255"
         return (
             f"{seen}: they do not look like Hounsfield units, which scale=hu takes them for; "
-            "dataset.scale=255 divides by 255 instead",
+            f"dataset.scale={other} instead",
+        )
+    if scale == "none" and (low < 0 or high > 1):
+        return (
+            f"{seen}, not 0..1: scale=none takes them as they are, where the paper divides by 255",
         )
     return ()

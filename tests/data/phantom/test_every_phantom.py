@@ -19,7 +19,7 @@ WRITERS = sorted(
     }
 )
 DEFAULTS = {"pcam": 4096, "folders": 1000, "all": 600, "cervix": 400, "ldct": 1500, "tbt": 60,
-            "ucf50": 120}  # fmt: skip
+            "ucf50": 120, "arrays": 1000}  # fmt: skip
 
 
 def writer(name):
@@ -36,7 +36,7 @@ def written(name, folder, seed):
 
 
 def test_every_data_set_has_phantoms():
-    assert len(WRITERS) == 9
+    assert len(WRITERS) == 11
     for name in WRITERS:
         stem = name.split(".")[-2]
         assert writer(name).__kwdefaults__ == {"size": DEFAULTS[stem], "seed": 0}

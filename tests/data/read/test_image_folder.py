@@ -60,7 +60,8 @@ def test_every_format_and_depth(tree):
     ids = ["benign/2019/deep/c.tif", "benign/UPPER.JPG", "benign/b.png", "malign/a.bmp"]
     assert pool.ids.tolist() == ids
     assert pool.labels.tolist() == [0, 0, 0, 1] and pool.labels.dtype == np.int64
-    assert pool.groups is None and pool.parts is None and pool.notes == ()
+    assert pool.groups is None and pool.parts is None
+    assert pool.notes == ("files of other kinds in the class folders, left out: 1 of .txt",)
     for name, image in decoded(pool).items():
         assert np.array_equal(image, expected(tree / name, (16, 24))), name
 
@@ -142,8 +143,23 @@ def test_given_classes_set_order_and_choice(tree):
     pool = load(tree, classes=["malign", "benign"])
     assert pool.classes == ("malign", "benign") and pool.labels.tolist() == [0, 1, 1, 1]
     assert pool.notes == (
+        "files of other kinds in the class folders, left out: 1 of .txt",
         "images in no class folder of the root, left out: 1",
         "folders of the root left out by dataset.classes: docs",
+    )
+
+
+def test_kinds_that_are_not_read_are_counted(tmp_path):
+    for name in "ab":
+        for suffix in ("gif", "JFIF", "ppm", "jp2", "tga"):
+            save(tmp_path / name / f"x.{suffix}")
+        for other in ("1.dcm", "2.DCM", "3.heic", "README"):
+            (tmp_path / name / other).write_bytes(b"")
+    pool = load(tmp_path, size=8)
+    assert len(pool) == 10 and all(pool.decode(row)[0].any() for row in range(10))
+    assert pool.notes == (
+        "files of other kinds in the class folders, left out: 4 of .dcm, 2 of .heic, 2 of no "
+        "suffix",
     )
 
 

@@ -139,6 +139,26 @@ def test_either_end_of_the_values_tells_the_unit(tmp_path, slices, labels, scale
     assert not notes or notes[0].startswith(f"the slices' values run from {min(low, 1)} to")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_of_0_to_1_are_not_divided_again(tmp_path, slices, labels, dtype):
+    shares = (slices / 255).astype(dtype)
+    folder = write(tmp_path, shares, labels)
+    message = r"all_patches.hdf5: .* are 0..1 already, .* once more. Give dataset.scale=none"
+    with pytest.raises(MedexpError, match=message):
+        load(folder)
+    pool = load(folder, scale="none")
+    expected = np.stack([cv2.resize(image.astype(np.float32), (120, 120)) for image in shares])
+    assert np.array_equal(decoded(pool)[..., 0], expected) and pool.notes == ()
+    assert "dataset.scale=none takes them as they are" in load(folder, scale="hu").notes[0]
+
+
+def test_values_beyond_0_to_1_under_none_are_noted(root):
+    (note,) = load(root, scale="none").notes
+    assert note.endswith(
+        "not 0..1: scale=none takes them as they are, where the paper divides by 255"
+    )
+
+
 def test_number_255_is_the_word_255(root):
     # What the command line's dataset.scale=255 gives.
     assert load(root, scale=255).settings == load(root, scale="255").settings

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from medexp.data.base import Pool
-from medexp.data.nifti import turn
+from medexp.data.nifti import read_volume, turn
 from medexp.data.read.tbt import INFO, load, zoomed
 from medexp.errors import ConfigError, MedexpError
 
@@ -563,6 +563,31 @@ def test_a_nii_gz_with_a_damaged_stream(root):
     data[-6] ^= 1  # of the checksum, which stands behind all voxels
     path.write_bytes(data)
     refuse_image(root, r"cannot be read as NIfTI \(CRC check failed")
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_name_that_says_another_packing(root, kind):
+    path = bad(root, "TRN_0001.nii")
+    nib.save(kind(hounsfield(), LAS), path)
+    plain = path.read_bytes()
+    path.write_bytes(gzip.compress(plain))
+    refuse_image(root, r"TRN_0001.nii: a gzip file whose .* Rename it to TRN_0001.nii.gz")
+    path = root / "CT_2" / "other.nii.gz"
+    path.write_bytes(plain)
+    message = r"other.nii.gz: no gzip file: it is named .gz, but .* NIfTI. Rename it to other.nii,"
+    with pytest.raises(MedexpError, match=message):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("error", [KeyError("magic"), IndexError(), MemoryError()])
+def test_whatever_nibabel_raises_is_that_files_fault(root, monkeypatch, error):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(nib, "load", fail)
+    refuse_image(
+        root, r"TRN_0001.nii.gz cannot be read as NIfTI \(.+\): it is damaged or cut short"
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"no NIfTI at all", bytes(400), bytes(range(256)) * 8])

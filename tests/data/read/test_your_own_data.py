@@ -1,7 +1,9 @@
 """What both readers of photographs take, through the config and the docs."""
 
 import re
+from itertools import product
 
+import cv2
 import nibabel
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy import ndimage
 
 from medexp.config import compose
 from medexp.config.targets import check_node
+from medexp.data.check import check
 from medexp.data.load import load_data
 from medexp.data.read.csv_table import load as load_table
 from medexp.data.read.image_folder import load as load_folder
@@ -28,6 +31,11 @@ from tests.data.read.kit import pixels, save, table
         ({"interpolation": "bicubic"}, r"dataset.interpolation=bicubic: .*'cubic'"),
         ({"classes": ["a"]}, r"dataset.classes=\['a'\]: need two different names or more"),
         ({"classes": ["a", "b", "a"]}, r"need two different names or more, or null for all"),
+        ({"scale": "ful"}, r"dataset.scale=ful: no such choice. Did you mean 'full'"),
+        ({"scale": [1, 1]}, r"dataset.scale=\[1, 1\]: need full, percentile, or \[low, high\]"),
+        ({"scale": [0, 1, 2]}, r"dataset.scale=\[0, 1, 2\]: need full, percentile"),
+        ({"scale": [0, float("nan")]}, r"need full, percentile, or \[low, high\] with low < high"),
+        ({"background": "grey"}, r"dataset.background=grey: no such choice"),
         ({"segment": "otsu"}, r"dataset.segment=otsu: no such choice"),
         ({"segment": "slic_knn"}, r"slic_knn: which colours has the organ\? .*dataset.references="),
     ],
@@ -36,6 +44,13 @@ from tests.data.read.kit import pixels, save, table
 def test_impossible_arguments(tmp_path, load, arguments, message):
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, **arguments)
+
+
+def test_a_scale_and_colours_of_references_exclude_each_other(tmp_path):
+    table(tmp_path, "r,g,b\n200,60,60\n", "colours.csv")
+    options = {"segment": "slic_knn", "references": str(tmp_path / "colours.csv")}
+    with pytest.raises(ConfigError, match=r"dataset.scale=full: .* takes no scale. Leave one"):
+        load_folder(tmp_path, scale="full", **options)
 
 
 # ---------------------------------------------------------------- through the configuration
@@ -71,12 +86,72 @@ def test_skip_leaves_missing_and_damaged_files_out(cache, tmp_path):
     assert sum(map(len, data.splits().values())) == 38
 
 
+@pytest.mark.parametrize("name", ["image_folder", "csv_table"])
+@pytest.mark.parametrize(
+    "scale, note",
+    [
+        ("full", "pixels: the full range of each file's type becomes 0..1"),
+        ("percentile", "pixels: of each image on its own, the percentiles 1% to 99% become 0..1"),
+        ("[0,4095]", "pixels: the files' values 0 to 4095 become 0..1"),
+    ],
+)
+def test_twelve_bits_in_sixteen_through_the_config(cache, tmp_path, name, scale, note):
+    """Case: colours of 0..4095 came as 0..15 and looked all but black."""
+    lines, stored = ["path,label"], {}
+    for label, number in product("ab", range(10)):
+        stored[f"{label}/{number}.png"] = image = pixels(number, 8, 8).astype(np.uint16) * 16
+        (tmp_path / "x" / label).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "x" / label / f"{number}.png"), image[..., ::-1])
+        lines.append(f"{label}/{number}.png,{label}")
+    table(tmp_path / "x", "\n".join(lines))
+    overrides = [f"dataset={name}", f"dataset.root={tmp_path / 'x'}", "dataset.size=8"]
+    with pytest.raises(MedexpError, match=r"png: a 16-bit RGB PNG: which values are black"):
+        load_data(compose.compose(overrides))
+    data = load_data(compose.compose([*overrides, f"dataset.scale={scale}"]))
+    assert note in data.notes and data.train.images.dtype == np.float32
+    for split in data.splits().values():
+        for key, found in zip(split.ids, split.images, strict=True):
+            image = stored[str(key)].astype(np.float64)
+            ends = {"full": (0, 65535), "[0,4095]": (0, 4095)}
+            low, high = ends[scale] if scale in ends else np.percentile(image, (1, 99))
+            assert np.allclose(found, np.clip((image - low) / (high - low), 0, 1), atol=1e-6)
+
+
+def test_transparent_files_are_counted_among_the_facts(cache, tmp_path):
+    for name, number in product("ab", range(10)):
+        image = np.full((8, 8, 4), 255, np.uint8)
+        image[..., :3] = pixels(number, 8, 8)
+        image[:4, :, 3] = 0 if number < 3 else 255
+        save(tmp_path / "x" / name / f"{number}.png", image)
+    overrides = ["dataset=image_folder", f"dataset.root={tmp_path / 'x'}", "dataset.size=8"]
+    report = check(load_data(compose.compose(overrides)))
+    assert report["files"]["transparent"]["commonest"] == [["laid over black", 6]]
+    data = load_data(compose.compose([*overrides, "dataset.background=white"]))
+    for split in data.splits().values():
+        for key, image in zip(split.ids, split.images, strict=True):
+            assert (image[:4] == 255).all() == (str(key)[2] in "012")
+
+
+def test_what_a_file_holds_is_part_of_the_cache(tmp_path):
+    save(tmp_path / "a" / "x.png")
+    save(tmp_path / "b" / "x.png")
+    base = load_folder(tmp_path).settings
+    for other in ({"scale": "full"}, {"scale": [0, 9]}, {"background": "white"}):
+        assert load_folder(tmp_path, **other).settings != base
+
+
 CALL = re.compile(r"medexp (?:train|data check)((?: -m| [\w.]+=[^\s`;]+)+)")
 
 
 @pytest.mark.parametrize(
     "file",
-    ["conf/dataset/image_folder.yaml", "conf/dataset/csv_table.yaml", "docs/your_own_data.md"],
+    [
+        "conf/dataset/arrays.yaml",
+        "conf/dataset/csv_table.yaml",
+        "conf/dataset/image_folder.yaml",
+        "conf/dataset/medmnist.yaml",
+        "docs/your_own_data.md",
+    ],
 )
 def test_every_command_that_is_shown_composes(file):
     calls = CALL.findall((ROOT / file).read_text(encoding="utf-8"))
