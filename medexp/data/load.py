@@ -4,9 +4,11 @@ import hashlib
 import inspect
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -107,11 +109,23 @@ def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None
         pool.classes,
         **{part: part_of(kept[part]) for part in PARTS},
         partial=(*partial(pool, split.kind), *split.partial),
-        notes=(*pool.notes, *split.notes, *notes, *copies(pixels.digests, kept)),
+        notes=(
+            *pool.notes,
+            *split.notes,
+            *notes,
+            *transparent(pixels.facts),
+            *copies(pixels.digests, kept),
+        ),
         marks=split.marks,
         skipped=skipped,
         facts={str(pool.ids[row]): facts for row, facts in pixels.facts.items()},
     )
+
+
+def transparent(facts: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:
+    """A note for each background that transparent images were laid over."""
+    laid = Counter(str(one["transparent"]) for one in facts.values() if "transparent" in one)
+    return tuple(f"{count:,} images with transparent pixels: {how}" for how, count in laid.items())
 
 
 def copies(digests: np.ndarray | None, rows: Mapping[str, np.ndarray]) -> tuple[str, ...]:
