@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# All that medexp has to show on a GPU, in one call of at most 9 minutes: benchmarks/on_gpu.md.
+#
+#   OUT=DIR benchmarks/on_gpu.sh [--small] [STEP...]
+#
+# --small: the rehearsal, on a CPU with small sizes. STEP: some steps only, by their names below.
+# Each has a time limit of its own, and one that fails or is ended does not stop the next. Their
+# figures, a log, a profile and the table are written to $OUT (4 files); the table is printed last.
+set -u -o pipefail
+
+if [[ ${1:-} == --small ]]; then
+    export SMALL=1
+    shift
+fi
+only=" $* "
+python=${PYTHON:-python3}
+budget=${BUDGET:-525} # seconds in all; the table and the last step's end need some more
+export OUT=${OUT:?names the folder of the results}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+cd "$(dirname "$0")/.."
+root=$(pwd)
+
+# In memory where there is room for PCam's pixels: a disk would be measured else.
+room=$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -1)
+place=$([[ ${room:-0} -ge 24 && -z ${SMALL:-} ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")
+WORK=$(mktemp -d -p "$place")
+trap 'rm -rf "$WORK"' EXIT
+export WORK MEDEXP_CACHE=$WORK/cache PYTHONUNBUFFERED=1 COLUMNS=100
+export PYTHONPATH=$root:$WORK/site${PYTHONPATH:+:$PYTHONPATH}
+
+if compgen -G ".whl/*.whl" >/dev/null; then
+    "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile \
+        --no-cache-dir --target "$WORK/site" .whl/*.whl || exit 1
+fi
+"$python" -c 'import hydra, nibabel, imagehash, torch' || {
+    echo "Packages are missing. Run benchmarks/on_gpu/wheels.sh where pip works, and carry .whl" >&2
+    exit 1
+}
+
+# note STEP TEXT: a figure of the script itself.
+note() {
+    printf '{"step": "%s", "what": "step", "value": "%s"}\n' "$1" "$2" >>"$OUT/figures.jsonl"
+    printf '%4d s  %-10s %s\n' "$SECONDS" "$1" "$2"
+}
+
+# step NAME SECONDS MODULE [ARGUMENT...]: run a module of benchmarks/on_gpu, for so long at most.
+step() {
+    local name=$1 limit=$2 module=$3 began=$SECONDS left=$((budget - SECONDS)) status
+    shift 3
+    [[ $only == "  " || $only == *" $name "* ]] || return 0
+    ((limit > left)) && limit=$left
+    if ((limit < 10)); then
+        note "$name" "left out: the time was over"
+        return 0
+    fi
+    printf '\n==== %s\n' "$name" >>"$OUT/log.txt"
+    timeout -k 5 "$limit" "$python" -m "benchmarks.on_gpu.$module" "$@" >>"$OUT/log.txt" 2>&1
+    status=$?
+    case $status in
+    0) note "$name" "done in $((SECONDS - began)) s" ;;
+    124 | 137) note "$name" "ended by its limit of $limit s" ;;
+    *) note "$name" "failed with status $status, see log.txt" ;;
+    esac
+}
+
+step ceilings 45 ceilings
+step tests 110 gpu_tests
+step phantom 70 phantom
+step pcam 110 pcam medexp
+step peers 60 pcam peers
+
+"$python" -m benchmarks.on_gpu.table "$OUT/figures.jsonl" | tee "$OUT/table.md"
