@@ -29,12 +29,11 @@ trap 'rm -rf "$WORK"' EXIT
 export WORK MEDEXP_CACHE=$WORK/cache PYTHONUNBUFFERED=1 COLUMNS=100
 export PYTHONPATH=$root:$WORK/site${PYTHONPATH:+:$PYTHONPATH}
 
-if compgen -G ".whl/*.whl" >/dev/null; then
-    "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile \
-        --no-cache-dir --target "$WORK/site" .whl/*.whl || exit 1
-fi
-"$python" -c 'import hydra, nibabel, imagehash, torch' || {
-    echo "Packages are missing. Run benchmarks/on_gpu/wheels.sh where pip works, and carry .whl" >&2
+lacks='import hydra, omegaconf, nibabel, imagehash, pywt'
+"$python" -c "$lacks" 2>/dev/null || "$python" -m pip install -q --disable-pip-version-check \
+    --no-index --no-deps --no-compile --no-cache-dir --target "$WORK/site" .whl/*.whl
+"$python" -c "$lacks" || {
+    echo "Packages are missing: run benchmarks/on_gpu/wheels.sh where pip works, carry .whl" >&2
     exit 1
 }
 
@@ -66,8 +65,15 @@ step() {
 
 step ceilings 45 ceilings
 step tests 110 gpu_tests
-step phantom 70 phantom
-step pcam 110 pcam medexp
+step phantom 60 phantom
+step pcam 90 pcam medexp
 step peers 60 pcam peers
+step streams 45 jobs streams
+step stacked 45 jobs stacked
+step networks 65 nets
+step profile 40 pcam profile
+step accuracy 70 accuracy
+step processes 60 jobs processes
+step kernels 30 nets profile
 
 "$python" -m benchmarks.on_gpu.table "$OUT/figures.jsonl" | tee "$OUT/table.md"
