@@ -14,7 +14,9 @@ if [[ ${1:-} == --small ]]; then
 fi
 only=" $* "
 python=${PYTHON:-python3}
-budget=${BUDGET:-525} # seconds in all; the table and the last step's end need some more
+# Seconds in all, and how much slower a rehearsal may be than a step's limit on a GPU.
+budget=${BUDGET:-$([[ -z ${SMALL:-} ]] && echo 525 || echo 1800)} slower=${SMALL:+6}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SMALL:-8}} # 1 in a rehearsal, beside others' work
 export OUT=${OUT:?names the folder of the results}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
@@ -45,7 +47,7 @@ note() {
 
 # step NAME SECONDS MODULE [ARGUMENT...]: run a module of benchmarks/on_gpu, for so long at most.
 step() {
-    local name=$1 limit=$2 module=$3 began=$SECONDS left=$((budget - SECONDS)) status
+    local name=$1 limit=$(($2 * ${slower:-1})) module=$3 began=$SECONDS left=$((budget - SECONDS)) status
     shift 3
     [[ $only == "  " || $only == *" $name "* ]] || return 0
     ((limit > left)) && limit=$left

@@ -4,8 +4,8 @@
 
 Each way is a sweep over the seeds, whose runs have the same images, initial weights, order and
 augmentation. Prints Markdown: mean test accuracy and AUC, and the mean difference to the first way
-with Student's 95% interval of the paired runs. `graphs` and `fp16` need a GPU; with --jobs 1 the runs
-are one after another.
+with Student's 95% interval of the paired runs. `graphs` and `fp16` need a GPU; with --jobs 1 the
+runs are one after another.
 """
 
 import argparse

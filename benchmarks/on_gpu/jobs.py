@@ -50,7 +50,10 @@ def main() -> None:
     if way == "processes":
         for count in JOBS:
             with attempt(STEP, f"{way}: {count} jobs"):
-                noted(way, count, in_processes(count))
+                noted(way, count, in_processes(count, patches()))
+            if CUDA and value_of(STEP, f"{way}: {count} jobs: epoch") is None:
+                with attempt(STEP, f"own copies: {count} jobs"):
+                    noted("processes, own copies", count, in_processes(count, None))
         return
     kinds = {"streams": {way: streams}, "stacked": {"products": products, "grouped": grouped}}[way]
     images = patches()
@@ -255,15 +258,17 @@ def products(networks: list[nn.Module]) -> tuple[Round, Callable[[], Tensor]]:
 # ---------------------------------------------------------------- processes
 
 
-def in_processes(count: int) -> float:
-    """Seconds of an epoch of count processes: from when all are ready until the last has ended."""
+def in_processes(count: int, images: Tensor | None) -> float:
+    """Seconds of an epoch of count processes: from when all are ready until the last has ended.
+
+    images: which they share; None: each makes its own.
+    """
     import torch.multiprocessing as processes
 
     # A process that has looked for a GPU cannot be forked; these modules do not look when imported.
     context = processes.get_context("forkserver")
     context.set_forkserver_preload(["torch", "medexp.train.step", "medexp.models.pcam"])
-    images = patches()
-    if not CUDA:
+    if images is not None and not CUDA:
         images.share_memory_()
     barrier, results = context.Barrier(count), context.Queue()
     workers = [
@@ -292,7 +297,7 @@ def in_processes(count: int) -> float:
     return (max(end for _, end in spans) - min(began for began, _ in spans)) / EPOCHS
 
 
-def worker(seed: int, images: Tensor, barrier: Any, results: Any) -> None:
+def worker(seed: int, images: Tensor | None, barrier: Any, results: Any) -> None:
     """One job of `processes`: (begin, end) of its timed epochs, or what went wrong."""
     try:
         torch.set_num_threads(1)
@@ -300,10 +305,10 @@ def worker(seed: int, images: Tensor, barrier: Any, results: Any) -> None:
         began = [0.0]
 
         def ready() -> None:
-            barrier.wait(60)
+            barrier.wait(120)
             began[0] = time.perf_counter()
 
-        measured(1, streams, images, [seed], ready)
+        measured(1, streams, patches() if images is None else images, [seed], ready)
         results.put((began[0], time.perf_counter()))
     except Exception as error:
         results.put(f"{type(error).__name__}: {error}")

@@ -39,8 +39,21 @@ CASES = (("native3", 32), ("native3", 256), ("native1", 32), ("native1", 256))
 WORK = Path(os.environ.get("WORK", "."))
 
 
+class Said(logging.Handler):
+    """What was said last."""
+
+    text = "plain, nothing said"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+SAID = Said()  # of graphs
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("medexp.train.graphs").addHandler(SAID)
     torch.backends.cudnn.benchmark = True  # as medexp train
     what = sys.argv[1]
     if what == "peers":
@@ -116,6 +129,7 @@ def of_medexp(model: str, batch: int, data: Dataset) -> None:
         began = time.perf_counter()
         fitted = trained(graphs, own)
         taken = time.perf_counter() - began
+        note(STEP, f"{name}, graphs: steps", SAID.text)
         whole, alone = seconds_of(fitted, len(own.train))
         if first:
             note(STEP, f"{name}, graphs: an epoch with validation", whole, "s", "<= 2")

@@ -99,7 +99,7 @@ def test_a_networks_step_is_measured_with_its_operations():
 def test_the_rehearsal_ends_with_every_step_done(tmp_path):
     done = subprocess.run(
         ["bash", str(SCRIPT), "--small"],
-        env=os.environ | {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable, "BUDGET": "1200"},
+        env=os.environ | {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable},
         capture_output=True,
         text=True,
     )
