@@ -27,13 +27,14 @@ root=$(pwd)
 room=$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -1)
 place=$([[ ${room:-0} -ge 24 && -z ${SMALL:-} ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")
 WORK=$(mktemp -d -p "$place")
-trap 'rm -rf "$WORK"' EXIT
+site=$(mktemp -d) # not in memory: nothing may be run from there, shared libraries neither
+trap 'rm -rf "$WORK" "$site"' EXIT
 export WORK MEDEXP_CACHE=$WORK/cache PYTHONUNBUFFERED=1 COLUMNS=100
-export PYTHONPATH=$root:$WORK/site${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$root:$site${PYTHONPATH:+:$PYTHONPATH}
 
 lacks='import hydra, omegaconf, nibabel, imagehash, pywt'
 "$python" -c "$lacks" 2>/dev/null || "$python" -m pip install -q --disable-pip-version-check \
-    --no-index --no-deps --no-compile --no-cache-dir --target "$WORK/site" .whl/*.whl
+    --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
 "$python" -c "$lacks" || {
     echo "Packages are missing: run benchmarks/on_gpu/wheels.sh where pip works, carry .whl" >&2
     exit 1

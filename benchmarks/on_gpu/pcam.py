@@ -125,6 +125,7 @@ def of_medexp(model: str, batch: int, data: Dataset) -> None:
     quarter = part_of(data, len(data.train) // 4)
     graphs = settings_of(model, batch, epochs=3, graphs="auto")
     with attempt(STEP, f"{name}, graphs"):
+        SAID.text = Said.text
         own = data if first else quarter
         began = time.perf_counter()
         fitted = trained(graphs, own)
