@@ -54,26 +54,13 @@ def seconds_of(count: int, options: list[str], folder: str) -> float:
     return time.perf_counter() - began
 
 
-def stacked(jobs: list[int], device_name: str) -> None:
+def convolutions_as_products() -> Any:
+    """A context in which a 2D convolution is a matrix product with its unfolded input."""
     import torch
-    from torch import Tensor
-    from torch.func import functional_call, vmap
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
 
-    from medexp.config import compose
-    from medexp.train import device
-    from medexp.train.losses import cross_entropy
-
-    target = device.pick_device(device_name)
-    precision = device.pick_precision("auto", target)
-    if target.type == "cpu":
-        device.keep_freed_memory()
-    node = compose.compose(["model=native3"]).model
-
     class Products(TorchFunctionMode):
-        """A convolution as a product with the unfolded input."""
-
         def __torch_function__(
             self, function: Any, types: Any, given: Any = (), options: Any = None
         ) -> Any:
@@ -87,6 +74,24 @@ def stacked(jobs: list[int], device_name: str) -> None:
             columns = functional.unfold(x, weight.shape[2:], padding=padding, stride=stride)
             out = columns.transpose(1, 2) @ weight.flatten(1).t() + bias
             return out.transpose(1, 2).unflatten(2, size)
+
+    return Products()
+
+
+def stacked(jobs: list[int], device_name: str) -> None:
+    import torch
+    from torch import Tensor
+    from torch.func import functional_call, vmap
+
+    from medexp.config import compose
+    from medexp.train import device
+    from medexp.train.losses import cross_entropy
+
+    target = device.pick_device(device_name)
+    precision = device.pick_precision("auto", target)
+    if target.type == "cpu":
+        device.keep_freed_memory()
+    node = compose.compose(["model=native3"]).model
 
     def network() -> Any:
         made = compose.instantiate("model", node, num_classes=2, in_channels=3, image_size=(96, 96))
@@ -144,7 +149,7 @@ def stacked(jobs: list[int], device_name: str) -> None:
             joint.step()
 
         def products(cast: bool = True) -> None:
-            with Products():
+            with convolutions_as_products():
                 as_one(cast)
 
         alone(False)

@@ -16,10 +16,15 @@ import sys
 import time
 
 
-def measure(name: str, device_name: str, seconds: float, changes: dict[str, object]) -> None:
+def measure(
+    name: str, device_name: str, seconds: float, changes: dict[str, object]
+) -> dict[str, float]:
+    """batch; seconds of a step; memory: peak bytes on CUDA, else 0; flops: operations of a step."""
     import torch
 
+    from benchmarks.speed.ceilings import training_counts
     from medexp.config import compose
+    from medexp.models import summary
     from medexp.train import device
     from medexp.train.losses import cross_entropy
 
@@ -30,14 +35,20 @@ def measure(name: str, device_name: str, seconds: float, changes: dict[str, obje
     target = device.pick_device(device_name)
     if target.type == "cpu":
         device.keep_freed_memory()  # as medexp train does
+    else:
+        torch.backends.cudnn.benchmark = True  # likewise
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     precision = device.pick_precision("auto", target)
-    network = compose.instantiate(
-        "model",
-        node | changes,
-        num_classes=classes,
-        in_channels=channels,
-        image_size=tuple(size),
-    )
+
+    def made() -> torch.nn.Module:
+        supplied = {"num_classes": classes, "in_channels": channels, "image_size": tuple(size)}
+        network: torch.nn.Module = compose.instantiate("model", dict(node) | changes, **supplied)
+        return network
+
+    with torch.device("meta"):
+        counts = training_counts(summary.layers(made(), (channels, *size)))
+    network = made()
     network.to(target, memory_format=torch.channels_last).train()
     x = torch.rand(batch, channels, *size, device=target)
     if x.ndim == 4:
@@ -51,16 +62,19 @@ def measure(name: str, device_name: str, seconds: float, changes: dict[str, obje
             output = network(x)
         logits = output[0] if isinstance(output, tuple) else output
         cross_entropy(logits, labels).backward()
-        if target.type == "cuda":
-            torch.cuda.synchronize()
+        device.wait_for(target)
         return time.perf_counter() - began
 
     step()
     times: list[float] = []
     while sum(times) < seconds or len(times) < 2:
         times.append(step())
-    memory = torch.cuda.max_memory_allocated() if target.type == "cuda" else 0
-    print(json.dumps({"batch": batch, "seconds": statistics.median(times), "memory": memory}))
+    return {
+        "batch": batch,
+        "seconds": statistics.median(times),
+        "memory": torch.cuda.max_memory_allocated() if target.type == "cuda" else 0,
+        "flops": 2 * counts["multiply_adds"] * batch,
+    }
 
 
 def main() -> None:
@@ -72,7 +86,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        measure(given.one, given.device, given.seconds, json.loads(given.set))
+        found = measure(given.one, given.device, given.seconds, json.loads(given.set))
+        print(json.dumps(found))
         return
     from medexp.config.groups import options
 

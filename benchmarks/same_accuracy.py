@@ -4,8 +4,8 @@
 
 Each way is a sweep over the seeds, whose runs have the same images, initial weights, order and
 augmentation. Prints Markdown: mean test accuracy and AUC, and the mean difference to the first way
-with Student's 95% interval of the paired runs. `graphs` needs a GPU; with --jobs 1 the runs are one
-after another.
+with Student's 95% interval of the paired runs. `graphs` and `fp16` need a GPU; with --jobs 1 the
+runs are one after another.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,23 @@ from scipy import stats
 WAYS = {
     "fp32": ["trainer.amp=off", "trainer.graphs=off"],
     "bf16": ["trainer.amp=bf16", "trainer.graphs=off"],
+    "fp16": ["trainer.amp=fp16"],
     "compile": ["trainer.amp=bf16", "trainer.compile=true"],
     "graphs": ["trainer.amp=bf16", "trainer.graphs=on"],
 }
 
 
-def scores(way: str, given: argparse.Namespace, folder: Path) -> np.ndarray:
-    """(seeds, 2): test accuracy and AUC."""
+def scores(
+    way: str, given: argparse.Namespace, folder: Path, more: Sequence[str] = ()
+) -> np.ndarray:
+    """(seeds, 2): test accuracy and AUC; more: of the command line."""
     out = folder / way
     words = ["source=phantom", f"trainer.epochs={given.epochs}", "trainer.resamples=0"]
     words += [f"seed={','.join(map(str, range(given.seeds)))}", f"hydra.sweep.dir={out}"]
     if given.jobs > 1:
         words += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={given.jobs}"]
         words += ["trainer.threads=1"]
-    command = [sys.executable, "-m", "medexp", "train", "-m", *words, *WAYS[way]]
+    command = [sys.executable, "-m", "medexp", "train", "-m", *words, *WAYS[way], *more]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)

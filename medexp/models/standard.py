@@ -178,9 +178,41 @@ def _sequence(built: Any, names: list[str], **more: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict({name: getattr(built, name) for name in names} | more))
 
 
+class AdaptivePool(nn.AdaptiveAvgPool2d):
+    """torch's, which has no deterministic backward pass on CUDA: asked for one, `window_means`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, *output_size)."""
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            size: Any = self.output_size  # torchvision's are pairs
+            return window_means(x, size)
+        return super().forward(x)
+
+
+def window_means(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling of x (N, C, H, W) to (N, C, *size) by two matrix products.
+
+    Of n rows, output i of k is the mean of rows floor(i n / k) to ceil((i + 1) n / k). Maps of the
+    very size stay as they are. Nothing is copied to the device, so a CUDA graph can hold it.
+    """
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+
+    def means(n: int, k: int) -> Tensor:
+        outputs, inputs = (torch.arange(m, device=x.device) for m in (k, n))
+        first, end = outputs * n // k, ((outputs + 1) * n + k - 1) // k
+        inside = (inputs >= first[:, None]) & (inputs < end[:, None])
+        return inside.to(x.dtype) / (end - first)[:, None].to(x.dtype)
+
+    (height, width), (rows, columns) = x.shape[-2:], size
+    pooled: Tensor = means(height, rows) @ x @ means(width, columns).t()
+    return pooled
+
+
 def _with_dense(built: Any, imagenet: str) -> Standard:
     *hidden, last = built.classifier.children()
-    dense = nn.Sequential(built.avgpool, nn.Flatten(), *hidden)
+    # Not built.avgpool, of the same size.
+    dense = nn.Sequential(AdaptivePool(built.avgpool.output_size), nn.Flatten(), *hidden)
     # Two modules stand before the hidden dense layers here.
     renames = {f"classifier.{k}.": f"dense.{k + 2}." for k in range(len(hidden))}
     renames[f"classifier.{len(hidden)}."] = "head."

@@ -1,6 +1,8 @@
 """predict(): a network over a whole split, as arrays. Scores are metrics.score() of its result."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -9,7 +11,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from medexp.data.base import Split
-from medexp.errors import ConfigError
+from medexp.errors import ConfigError, MedexpError
 
 # What test-time augmentation shows of stored images ([...,] H, W, C): one of equal content.
 View = Callable[[Tensor], Tensor]
@@ -56,15 +58,40 @@ def predict_views(
 ) -> np.ndarray:
     """Logits of every view of every image, as `predict` makes them: (V, N, outputs) float32.
 
-    An image is read and moved to the device once, whatever the number of views.
+    An image is read and moved to the device once, whatever the number of views. Raises MedexpError
+    where a batch does not fit in the device's memory.
     """
     network.eval()
     logits: list[list[Tensor]] = [[] for _ in views]
-    for start in range(0, len(split), batch_size):
-        batch = torch.from_numpy(split.images[start : start + batch_size]).to(device)
-        for view, kept in zip(views, logits, strict=True):
-            kept.append(network(to_input(view(batch), channels_last)))
+    try:
+        with whole_float32():
+            for start in range(0, len(split), batch_size):
+                batch = torch.from_numpy(split.images[start : start + batch_size]).to(device)
+                for view, kept in zip(views, logits, strict=True):
+                    kept.append(network(to_input(view(batch), channels_last)))
+    except torch.OutOfMemoryError as error:
+        raise MedexpError(
+            f"The device's memory is too small to predict {batch_size} images at once: "
+            f"{asked_for(error)}. Lower trainer.eval_batch_size"
+        ) from error
     return np.stack([torch.cat(kept).float().cpu().numpy() for kept in logits])
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """cuDNN computes float32 with all its bits; else it takes TF32, whose numbers have 11."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def asked_for(error: torch.OutOfMemoryError) -> str:
+    """What there was no memory for, of torch's long text: `Tried to allocate 20.00 GiB`."""
+    found = re.search(r"Tried to allocate [\d.]+ \w+", str(error))
+    return found.group() if found else str(error).partition("\n")[0]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

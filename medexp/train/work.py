@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
-from medexp.errors import ConfigError
+from medexp.errors import ConfigError, MedexpError
+from medexp.score.predict import asked_for
 from medexp.train import features, progress
 from medexp.train.epochs import Epochs
 from medexp.train.feed import Feed
@@ -71,6 +72,7 @@ def working(
     )
     before = len(session.earlier)
     with ExitStack() as stack:
+        stack.enter_context(enough_memory())
         shown = stack.enter_context(
             features.shown(
                 settings,
@@ -147,6 +149,20 @@ def compiled(network: nn.Module) -> Callable[[Tensor], Any]:
             ) from error
 
     return forward
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Where the device's memory does not suffice, say what would make it do: raise MedexpError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MedexpError(
+            f"The device's memory is too small for a step: {asked_for(error)}. Set "
+            "trainer.accumulate=2 or more (the same step, computed in parts), or lower "
+            "trainer.batch_size;\ntrainer.data=stream keeps the images off the device, "
+            "model.checkpointing=true (viptt) the activations"
+        ) from error
 
 
 @contextmanager

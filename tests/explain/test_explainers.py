@@ -277,9 +277,10 @@ def test_the_network_is_left_as_it_was(network, shape, frozen):
 
 
 @pytest.mark.gpu
-def test_an_lstm_in_evaluation_mode_has_gradients_on_a_gpu():
+def test_an_lstm_in_evaluation_mode_has_gradients_on_a_gpu(monkeypatch):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     x, target = torch.rand(2, 1, 7, 8, 10), torch.tensor([1, 3])
     network = BySlice(3).eval()
     for maps in (saliency_maps, gradcam_maps):

@@ -99,3 +99,16 @@ def test_other_channels_keep_the_spread_of_the_first_layer():
     assert one.features.conv1.weight.shape == (64, 1, 7, 7) and one.features.conv1.bias is None
     ratio = one.features.conv1.weight.std() / three.features.conv1.weight.std()
     assert ratio.item() == pytest.approx(3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("side", "size"), [((7, 7), 7), ((6, 13), 6), ((3, 16), 7), ((28, 9), 4)])
+def test_means_by_products_are_torchs_adaptive_pooling(side, size):
+    """Values and gradients; what takes its place on CUDA where the same bits are asked for."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, *side, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(2, 3, size, size, dtype=torch.float64)
+    found = standard.window_means(x, (size, size))
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, size)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients)

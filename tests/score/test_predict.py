@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from medexp.data.base import Split
-from medexp.errors import ConfigError
+from medexp.errors import ConfigError, MedexpError
 from medexp.score.predict import predict, predict_views, probabilities, to_input, views
 
 
@@ -26,6 +26,40 @@ def test_predict_equals_one_image_at_a_time_and_keeps_order():
     for image, row in zip(split.images, logits, strict=True):
         x = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
         np.testing.assert_allclose(network(x).detach().numpy()[0], row, rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_are_computed_in_whole_float32(monkeypatch):
+    """cuDNN's default for float32 is TF32, which has three decimal digits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return x.mean((2, 3))
+
+    predict(Looking(), make_split(), device=torch.device("cpu"), batch_size=20, channels_last=True)
+    assert seen == [False, False] and torch.backends.cudnn.allow_tf32
+
+
+def test_too_little_memory_names_the_key():
+    """The text is what torch 2.11 says on an H100."""
+
+    class Large(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of "
+                "79.19 GiB of which 1.50 GiB is free."
+            )
+
+    with pytest.raises(
+        MedexpError,
+        match="too small to predict 20 images at once: Tried to allocate 20.00 GiB. Lower "
+        "trainer.eval_batch_size",
+    ):
+        predict(
+            Large(), make_split(), device=torch.device("cpu"), batch_size=20, channels_last=True
+        )
 
 
 def test_to_input_scales_uint8_and_keeps_float():

@@ -297,6 +297,26 @@ def test_bf16_trains_to_the_same_place(tmp_path):
     assert abs(full.best_value - half.best_value) < 0.05
 
 
+def test_too_little_memory_for_a_step_names_what_helps(tmp_path):
+    class Large(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            if self.training:
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"
+                )
+            return self.inner(x)
+
+    with pytest.raises(MedexpError) as caught:
+        fit(tmp_path, Large())
+    text = str(caught.value)
+    assert "too small for a step: Tried to allocate 2.50 GiB. Set trainer.accumulate=2" in text
+    assert len(text.splitlines()) <= 3
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
