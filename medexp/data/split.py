@@ -64,9 +64,9 @@ def split_rows(pool: Pool, settings: SplitSettings) -> SplitRows:
     else:
         rows = drawn(pool, settings, kind)
     rows["val"] = rows["val"] if len(rows["val"]) else rows["test"]
+    notes.append(described(pool, settings, kind, rows))
     partial = limit_train(pool, settings, rows)
     rows = {part: np.sort(rows[part]) for part in PARTS}
-    notes.append(described(pool, settings, kind))
     if kind not in ("given", "file"):
         notes += _unknown_patients(pool)
     return SplitRows(kind, rows, tuple(notes), _marks(pool, settings, rows), partial)
@@ -123,7 +123,8 @@ def replayed_rows(
                 "medexp eval takes another split where dataset.split_seed or split_file names one"
             )
     new = len(pool) - len(set(np.concatenate(list(rows.values())).tolist()))
-    notes = [described(pool, settings, "file" if settings.split_file else resolve(pool, settings))]
+    kind = "file" if settings.split_file else resolve(pool, settings)
+    notes = [described(pool, settings, kind, rows)]
     if new:
         notes.append(f"{new:,} images that are new there since the run began are left out")
     if lost := sum(map(len, gone.values())):
@@ -197,7 +198,8 @@ def drawn(pool: Pool, settings: SplitSettings, kind: str) -> Rows:
         if len(fixed["test"]):
             rest = draw.shuffled(rest)
         else:
-            rest, test = draw.take(rest, share_count(test_share, total))
+            keep = 2 if val_share else 1
+            rest, test = draw.take(rest, share_count(test_share, total), keep)
         rest, val = draw.take_val(rest, share_count(val_share, total))
     rows = {"train": rest, "val": val, "test": test}
     return {part: np.concatenate([rows[part], fixed[part]]) for part in PARTS}
@@ -290,8 +292,11 @@ def limit_train(pool: Pool, settings: SplitSettings, rows: Rows) -> tuple[str, .
     return () if whole else (f"{len(chosen):,} of {len(train):,} training images",)
 
 
-def described(pool: Pool, settings: SplitSettings, kind: str) -> str:
-    """The split in words, for the notes of every table."""
+def described(pool: Pool, settings: SplitSettings, kind: str, rows: Rows) -> str:
+    """The split in words, for the notes of every table; of patients, the shares that came out.
+
+    rows: before training images are left out by max_train.
+    """
     if kind == "file":
         return f"split: fixed list {settings.split_file}"
     if kind == "given":
@@ -301,4 +306,16 @@ def described(pool: Pool, settings: SplitSettings, kind: str) -> str:
     how = f"split: {DRAWN[kind]}, seed {settings.split_seed}"
     if settings.folds is not None:
         return f"{how}, fold {settings.fold} of {settings.folds} is the test split"
-    return f"{how}, {settings.test_share:.0%} test and {settings.val_share:.0%} validation"
+    asked = shares(settings.test_share, settings.val_share)
+    if kind != "patients":
+        return f"{how}, {asked}"
+    serves_as_both = np.array_equal(np.sort(rows["val"]), np.sort(rows["test"]))
+    validation = 0 if serves_as_both else len(rows["val"])
+    total = len(rows["train"]) + validation + len(rows["test"])
+    got = shares(len(rows["test"]) / total, validation / total)
+    return f"{how}, {got}" + ("" if got == asked else f" (asked for: {asked})")
+
+
+def shares(test: float, val: float) -> str:
+    """Shares in words, to a tenth of a percent where they are no whole ones."""
+    return f"{round(100 * test, 1):g}% test and {round(100 * val, 1):g}% validation"
