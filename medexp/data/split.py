@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medexp.config.settings import SplitSettings
-from medexp.data.base import PARTS, Pool
+from medexp.data.base import PARTS, Dataset, Pool
 from medexp.data.draw import Draw, per_class, share_count, stratified_subset
 from medexp.data.leak import leak_marks
 from medexp.errors import ConfigError, MedexpError
@@ -274,6 +274,34 @@ def listed(pool: Pool, settings: SplitSettings, notes: list[str]) -> Rows:
         missing = len(pool) - len(parts_of)
         notes.append(f"{missing:,} of {len(pool):,} images are not in the list")
     return {part: np.array(rows[part], np.intp) for part in PARTS}
+
+
+# ---------------------------------------------------------------- classes that a part lacks
+
+
+def refuse_missing_classes(data: Dataset, *, synthetic: bool, monitor: str) -> None:
+    """Raise MedexpError where a split lacks a class: its scores would be undefined, or worthless.
+
+    Known before the first step, so it is said then. synthetic: few phantoms of many classes may
+    lack one, as long as the monitor (val_loss, val_accuracy, ...) is defined without it.
+    """
+    for part, split in data.splits().items():
+        counts = np.bincount(split.labels, minlength=len(data.classes))
+        lacking = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
+        undefined = part == "val" and monitor not in ("val_loss", "val_accuracy", "val_precision")
+        if not lacking or (synthetic and not undefined):
+            continue
+        held = ", ".join(f"{n:,} of {c}" for c, n in zip(data.classes, counts, strict=True) if n)
+        remedy = (
+            "Take more of them: source.size="
+            if synthetic
+            else "Draw a split that has every class on each side, with dataset.split=stratified, "
+            "or patients where they are known; or leave the class out with dataset.classes="
+        )
+        raise MedexpError(
+            f"{data.name}: the {part} split has no image of class {', '.join(lacking)} (it has "
+            f"{held}), so that scores on it are undefined. {remedy}"
+        )
 
 
 # ---------------------------------------------------------------- limits, and words for the tables

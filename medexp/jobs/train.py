@@ -15,6 +15,7 @@ from medexp.config.settings import Settings, last_phase
 from medexp.config.targets import check_node, locate
 from medexp.data.base import Dataset
 from medexp.data.load import load_data
+from medexp.data.split import refuse_missing_classes
 from medexp.errors import ConfigError, MedexpError, RefusedError
 from medexp.jobs import binding, build, known
 from medexp.jobs.marks import marks
@@ -165,6 +166,11 @@ def data_of(
             raise RefusedError(str(error)) from error
     else:
         data = load_data(settings)
+        refuse_missing_classes(
+            data,
+            synthetic=settings.source.kind == "phantom",
+            monitor=settings.trainer.monitor,
+        )
     if origin is None:
         return data
     if set(data.classes) == set(origin.classes):  # the head's outputs keep their meaning
