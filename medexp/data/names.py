@@ -37,6 +37,7 @@ MASK_FOLDERS = {
     "gt",
 }
 SEPARATOR = re.compile(r"[\s_.()\[\]-]+")
+BEGINNING = ("beginning of the file name", "beginnings of file names")
 EXAMPLES = 4  # named of each kind
 
 
@@ -90,10 +91,11 @@ def doubtful_patients(names: Iterable[str]) -> list[str]:
 class Source:
     """What images have in common by their names, as those of one patient or one picture have.
 
-    kind: in words; keys: of each image; rule: the value of dataset.patient that groups by it.
+    one, many: in words; keys: of each image; rule: the value of dataset.patient that groups by it.
     """
 
-    kind: str
+    one: str
+    many: str
     keys: list[str]
     rule: str
 
@@ -138,13 +140,13 @@ def sources(names: Sequence[str]) -> list[Source]:
     places = [PurePosixPath(name) for name in names]
     folders = [name.partition("/")[0] for name in names]
     if telling(folders):
-        found.append(Source("sub-folders", folders, "folder"))
+        found.append(Source("sub-folder", "sub-folders", folders, "folder"))
     for length in range(1, 5):
         keys = [beginning(place.name, length) for place in places]
         if telling(keys):
             piece = r"[^/_.() -]+"
             rule = piece if length == 1 else f"(?:{piece}[_.() -]+){{{length - 1}}}{piece}"
-            found.append(Source("beginnings of file names", keys, f"({rule})[^/]*$"))
+            found.append(Source(*BEGINNING, keys, f"({rule})[^/]*$"))
             break
     return found
 
@@ -165,7 +167,7 @@ def telling(keys: Sequence[str]) -> bool:
 def suggestion(names: Sequence[str]) -> list[str]:
     """The note that folders or file names may say whose an image is."""
     return [
-        f"images share {one.kind}, {len(set(one.keys)):,} of them, such as "
+        f"images share {one.many}, {len(set(one.keys)):,} of them, such as "
         f"{Counter(one.keys).most_common(1)[0][0]!r}: if each is of one patient or picture, keep "
         f"its images on one side with {setting(one)}"
         for one in sources(names)[:1]
