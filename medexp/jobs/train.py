@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from medexp.data.base import Dataset
 from medexp.data.load import load_data
 from medexp.data.split import refuse_missing_classes
 from medexp.errors import ConfigError, MedexpError, RefusedError
-from medexp.jobs import binding, build, known
+from medexp.jobs import binding, build, known, values
 from medexp.jobs.marks import marks
 from medexp.jobs.record import record_of
 from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
@@ -111,10 +112,11 @@ def train_phase(
         if key in settings.schedule:
             raise ConfigError(f"schedule.{key}: the loop gives it to the schedule. Leave it out")
     device, precision = build.set_machine(settings.trainer)
-    augment, schedule, optimizer, sampling = (
-        instantiate(group, getattr(settings, group))
-        for group in ("augment", "schedule", "optimizer", "sampling")
+    augment, schedule, sampling = (
+        values.built(group, getattr(settings, group), partial(instantiate, group))
+        for group in ("augment", "schedule", "sampling")
     )
+    optimizer = values.optimizer_of(settings.optimizer, device)
     if origin is not None:
         settings = replace(settings, model=binding.carried_over(settings.model, origin))
     if resume and not (folder / "checkpoints" / "last.pt").exists():
@@ -122,9 +124,14 @@ def train_phase(
         resume = False
     dataset = data_of(settings, folder, origin, resume=resume)
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
-    loss = instantiate("loss", settings.loss, class_counts=counts.tolist())
-    set_seeds(settings.seed)
-    network = build.build_network(settings.model, dataset)
+    loss = values.loss_of(settings.loss, counts.tolist())
+
+    def network_of(node: Any) -> nn.Module:
+        set_seeds(settings.seed)
+        return build.build_network(node, dataset)
+
+    network = values.built("model", settings.model, network_of)
+    values.try_network(network, settings.model.target, dataset)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not resume:
         build.start_weights(network, settings.model.weights, start, folder)
