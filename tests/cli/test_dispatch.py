@@ -224,6 +224,17 @@ def test_a_run_is_never_written_over(toy, medexp):
     assert Path("kept/metrics.json").read_bytes() == before
 
 
+def test_a_run_that_was_refused_does_not_occupy_its_folder(toy, medexp):
+    toy("hydra.run.dir=o", "+model.dropout=0", code=2)
+    assert read("o/status.json")["state"] == "failed"
+    toy("hydra.run.dir=o", "optimizer.lr=-1", "optimizer=sgd", code=2)
+    toy("hydra.run.dir=o")
+    assert read("o/status.json")["state"] == "done"
+    assert "optimizer.lr=-1" not in Path("o/run.log").read_text()
+    toy("hydra.run.dir=o", code=2)
+    assert "holds a run already" in medexp.err
+
+
 def test_sweep_ends_in_one_table_and_survives_a_failed_job(medexp, toy):
     alone = toy("trainer.epochs=1", "model.width=4")
     sweep = ("--config-dir", MINE, "dataset=toy", "trainer.epochs=1", "trainer.resamples=20")
