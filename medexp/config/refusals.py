@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from medexp.config.groups import groups
 from medexp.errors import ConfigError, nearest
 
-
 # Groups whose options set keys of any other group.
 SETTING_OTHERS = ("recipe", "experiment", "tune")
 
