@@ -1,6 +1,7 @@
 """What both readers of photographs take, through the config and the docs."""
 
 import re
+import shlex
 import shutil
 from itertools import product
 
@@ -13,6 +14,7 @@ from medexp.config import compose
 from medexp.config.targets import check_node
 from medexp.data.base import Dataset, Split
 from medexp.data.load import load_data
+from medexp.data.names import Source, patients_by, setting, sources
 from medexp.data.read.csv_table import load as load_table
 from medexp.data.read.image_folder import load as load_folder
 from medexp.data.split import refuse_missing_classes
@@ -146,3 +148,25 @@ def test_few_phantoms_may_lack_a_class_where_the_monitor_does_not_need_it():
         refuse_missing_classes(data, synthetic=True, monitor="val_auc")
     with pytest.raises(MedexpError, match="dataset.classes="):
         refuse_missing_classes(data, synthetic=False, monitor="val_accuracy")
+
+
+def test_the_expressions_of_the_docs_and_of_the_suggestion_pass_the_command_line(tmp_path):
+    """As the shell hands them to Hydra, whose grammar knows brackets, quotes and dollars."""
+    text = (ROOT / "docs/your_own_data.md").read_text(encoding="utf-8")
+    calls = [line for line in text.splitlines() if line.startswith("medexp train") and "'" in line]
+    assert len(calls) == 2
+    suggested = [setting(Source("", "", [], rule)) for rule in ("folder", r"([^/_.() -]+)[^/]*$")]
+    many = sources([f"img_{i // 3:04d}-{i % 3}.png" for i in range(30)])
+    for call in [*calls, *suggested, setting(many[0])]:
+        words = [word for word in shlex.split(call) if word.startswith("dataset")]
+        rule = compose.compose(["dataset=csv_table", *words]).dataset["patient"]
+        assert rule == words[-1].partition("=")[2].strip('"')
+    paths = ["images/p01_left.png", "images/p01_right.png", "images/p2_left.png"]
+    assert patients_by(rule_of(calls[1]), paths, ["images"] * 3) == ["p01", "p01", "p2"]
+    assert patients_by(rule_of(calls[0]), ["a/P012_l.png", "b/P7.png"], ["", ""]) == ["P012", "P7"]
+    found = patients_by(many[0].rule, [f"a/img_{i // 3:04d}-{i % 3}.png" for i in range(30)], [])
+    assert found == [f"img_{i // 3:04d}" for i in range(30)]
+
+
+def rule_of(call):
+    return shlex.split(call)[-1].partition("=")[2].strip('"')
