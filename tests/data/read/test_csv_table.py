@@ -124,6 +124,20 @@ def test_no_file_there_at_all(listed):
         load(listed, extension=".png")
 
 
+def test_links_are_followed_where_that_is_asked_for(listed, tmp_path_factory):
+    away = save(tmp_path_factory.mktemp("store") / "far.png")
+    (listed / "images" / "far.png").symlink_to(away)
+    table(listed, "path,label\nimages/far.png,1\nimages/a.png,0\n")
+    with pytest.raises(MedexpError, match="line 2: .* leads out of .*dataset.follow_links=true"):
+        load(listed)
+    pool = load(listed, follow_links=True)
+    assert pool.ids.tolist() == ["images/far.png", "images/a.png"]
+    assert pool.decode(0)[0].shape == pool.shape
+    table(listed, "path,label\n../far.png,1\nimages/a.png,0\n")
+    with pytest.raises(MedexpError, match="line 2: '../far.png': not a plain path below"):
+        load(listed, follow_links=True)
+
+
 # ---------------------------------------------------------------- whose an image is
 
 
