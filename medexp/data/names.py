@@ -37,6 +37,7 @@ MASK_FOLDERS = {
     "gt",
 }
 SEPARATOR = re.compile(r"[\s_.()\[\]-]+")
+NUMBER = ("number in the file name", "numbers in file names")
 BEGINNING = ("beginning of the file name", "beginnings of file names")
 EXAMPLES = 4  # named of each kind
 
@@ -133,28 +134,40 @@ def patients_by(rule: str, names: Sequence[str], folders: Sequence[str]) -> list
 def sources(names: Sequence[str]) -> list[Source]:
     """What images share by folder, and by the start of their file names, where that says anything.
 
-    names: paths. It does where several images have a key in common, and no key is of a third of
-    them, as `IMG` of `IMG_001` is.
+    names: paths. Several images must have a key in common, and a third of them must not, as they
+    have `IMG` of `IMG_001`.
     """
     found = []
-    places = [PurePosixPath(name) for name in names]
+    stems = [pieces(PurePosixPath(name).name) for name in names]
     folders = [name.partition("/")[0] for name in names]
     if telling(folders):
         found.append(Source("sub-folder", "sub-folders", folders, "folder"))
     for length in range(1, 5):
-        keys = [beginning(place.name, length) for place in places]
-        if telling(keys):
-            piece = r"[^/_.() -]+"
-            rule = piece if length == 1 else f"(?:{piece}[_.() -]+){{{length - 1}}}{piece}"
-            found.append(Source(*BEGINNING, keys, f"({rule})[^/]*$"))
-            break
+        lasts = [stem[:length][-1] for stem in stems]
+        keys = ["_".join(stem[:length]) for stem in stems]
+        # A word alone is a kind of image; who it is of has a number in nearly every archive.
+        if not telling(keys) or most(lasts, r".*\d") < 0.9:
+            continue
+        piece, sign = r"[^/_.() -]+", "[_.() -]+"
+        before = f"(?:{piece}{sign}){{{length - 1}}}" if length > 1 else ""
+        if length > 1 and most(lasts, r".*\d{5}") >= 0.9 and telling(lasts):
+            # A long number is an identity by itself, whatever kind stands before it.
+            found.append(Source(*NUMBER, lasts, f"{before}({piece})[^/]*$"))
+        else:
+            found.append(Source(*BEGINNING, keys, f"({before}{piece})[^/]*$"))
+        break
     return found
 
 
-def beginning(file: str, length: int) -> str:
-    """The first `length` pieces of a file's stem, cut at blanks, brackets, `_`, `-` and dots."""
+def pieces(file: str) -> list[str]:
+    """A file's stem, cut at blanks, brackets, `_`, `-` and dots."""
     stem = file.rpartition(".")[0] or file
-    return "_".join([piece for piece in SEPARATOR.split(stem) if piece][:length])
+    return [piece for piece in SEPARATOR.split(stem) if piece] or [stem]
+
+
+def most(texts: Sequence[str], pattern: str) -> float:
+    """The share of texts that match."""
+    return sum(re.match(pattern, text) is not None for text in texts) / max(len(texts), 1)
 
 
 def telling(keys: Sequence[str]) -> bool:

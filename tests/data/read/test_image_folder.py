@@ -253,10 +253,24 @@ def test_beginnings_of_file_names_are_suggested_and_the_suggestion_works(tmp_pat
     assert len(set(load(tmp_path, size=8, patient=rule).groups)) == 16
 
 
-@pytest.mark.parametrize("name", ["IMG_{:04d}", "benign ({})", "{:08x}-0", "x{}"])
+def test_long_numbers_are_identities_whatever_stands_before_them(tmp_path):
+    """As AML_LY_13828388_110.jpg: one person's cells of two kinds are one person's."""
+    for kind, i in product("ab", range(24)):
+        save(tmp_path / kind / f"{kind}_{('LY', 'MO', 'BL')[i % 3]}_{13800000 + i // 4}_{i}.png")
+    (note,) = load(tmp_path, size=8).notes
+    assert "images share numbers in file names, 6 of them, such as '13800000'" in note
+    rule = re.search(r"""'dataset.patient="(.*)"'""", note)[1]
+    groups = load(tmp_path, size=8, patient=rule).groups
+    assert sorted(set(groups)) == [f"{13800000 + i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "name", ["IMG_{0:04d}", "benign ({0})", "{0:08x}-0", "x{0}", "{0:05d}_{1}", "cell_{2}_{0}"]
+)
 def test_numbers_alone_suggest_nothing(tmp_path, name):
     for kind, i in product("ab", range(12)):
-        save(tmp_path / kind / f"{name.format(i + 12 * (kind == 'b'))}.png")
+        number = i + 12 * (kind == "b")
+        save(tmp_path / kind / f"{name.format(number, i % 6, 'uvwxyz'[i % 6])}.png")
     assert load(tmp_path, size=8).notes == ()
 
 
