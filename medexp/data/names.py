@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from medexp.errors import ConfigError, MedexpError
+from medexp.errors import ConfigError
 
 # How tables write that a value is missing; none is a likely name of a class or a patient.
 MISSING = {
@@ -106,8 +106,8 @@ def patients_by(rule: str, names: Sequence[str], folders: Sequence[str]) -> list
 
     rule: `folder`, or a regular expression that is searched in the path below the root; its first
     group is the patient, without one all that it matches. folders: "" for an image that lies in
-    none of its own. Raises ConfigError for what is no regular expression, and MedexpError for
-    images of which the rule does not say whose they are.
+    none of its own. Raises ConfigError for what is no regular expression, and for images of
+    which the rule does not say whose they are.
     """
     if rule == "folder":
         found: list[str | None] = [folder.partition("/")[0] or None for folder in folders]
@@ -124,7 +124,7 @@ def patients_by(rule: str, names: Sequence[str], folders: Sequence[str]) -> list
     unknown = [name for name, patient in zip(names, found, strict=True) if patient is None]
     if unknown:
         lies = "lies in no folder of a patient" if rule == "folder" else "is not matched by it"
-        raise MedexpError(
+        raise ConfigError(
             f"dataset.patient={rule}: {len(unknown):,} of {len(names):,} images have no patient, "
             f"as {unknown[0]} {lies}. Give a regular expression that finds one in every path"
         )

@@ -224,6 +224,12 @@ def test_a_run_is_never_written_over(toy, medexp):
     assert Path("kept/metrics.json").read_bytes() == before
 
 
+def test_a_preview_refuses_what_a_run_does(medexp):
+    words = ("dataset=toy", "model=toynet", "optimizer=sgd", "optimizer.lr=-1")
+    assert medexp("train", "--config-dir", MINE, *words, "plot_schedule=true") == 2
+    assert "optimizer.lr=-1: torch.optim.SGD does not take that" in medexp.err
+
+
 def test_a_run_that_was_refused_does_not_occupy_its_folder(toy, medexp):
     toy("hydra.run.dir=o", "+model.dropout=0", code=2)
     assert read("o/status.json")["state"] == "failed"

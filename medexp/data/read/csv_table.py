@@ -28,7 +28,7 @@ from medexp.data.photographs import (
     segmenter_of,
 )
 from medexp.data.segment import CLOSEST, SEGMENTS
-from medexp.errors import MedexpError
+from medexp.errors import ConfigError, MedexpError
 from medexp.runs.files import csv_rows
 
 PARQUET = (".parquet", ".pq")
@@ -267,7 +267,7 @@ def open_table(
     if rule is not None:
         patient = rule if rule in header else None
         if patient is None and rule != "folder" and re.fullmatch(r"[\w ]+", rule):
-            raise MedexpError(
+            raise ConfigError(
                 f"dataset.patient={rule}: {path} has no such column ({', '.join(header)}), and it "
                 "is neither `folder` nor a regular expression"
             )
