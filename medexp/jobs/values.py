@@ -5,6 +5,7 @@ of it in the first step only. Each setting is therefore tried before anything is
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -28,8 +29,12 @@ Build = Callable[[Mapping[str, Any]], T]
 def built(key: str, node: Mapping[str, Any], make: Build[T]) -> T:
     """What `make` makes of the node of a group; ConfigError where its target refuses a value.
 
-    The keys that are named are those without which it would work.
+    The keys that are named are those without which it would work. A number that is infinite or
+    none is refused whatever the target says, as a run's record cannot hold it.
     """
+    for name, value in node.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}.{name}={value}: need a finite number")
     try:
         return make(node)
     except REFUSALS as error:

@@ -224,6 +224,12 @@ def test_a_run_is_never_written_over(toy, medexp):
     assert Path("kept/metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_a_number_that_is_none_is_refused(toy, medexp, value):
+    toy("optimizer=adam", f"optimizer.lr={value}", code=2)
+    assert f"optimizer.lr={value}: need a finite number" in medexp.err
+
+
 def test_a_preview_refuses_what_a_run_does(medexp):
     words = ("dataset=toy", "model=toynet", "optimizer=sgd", "optimizer.lr=-1")
     assert medexp("train", "--config-dir", MINE, *words, "plot_schedule=true") == 2
