@@ -1,6 +1,7 @@
 """What Hydra and OmegaConf refuse, as one ConfigError with key, value and nearest valid name."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from omegaconf import OmegaConf
 
 from medexp.config.groups import groups
 from medexp.errors import ConfigError, nearest
+
+# Groups whose options set keys of any other group.
+SETTING_OTHERS = ("recipe", "experiment", "tune")
 
 
 @contextmanager
@@ -57,9 +61,25 @@ def explain(error: Exception) -> str:
                 inner = OmegaConf.select(siblings, name)
                 if OmegaConf.is_dict(inner) and str(cause.key) in inner:
                     return f"{key}: no such key. Did you mean '{name}.{cause.key}'?"
+            if (file := unpackaged(text[0], key)) is not None:
+                return (
+                    f"{file}: its keys were put below `{key}`, which has none. Begin the file with "
+                    "the line\n# @package _global_\nso that it sets keys of all groups"
+                )
             where = f" ({text[0].split(':')[0]})" if text[0].startswith("In '") else ""
             return f"{key}: no such key{where}. {nearest(str(cause.key), valid)}"
         if isinstance(cause, refusals.MissingMandatoryValue):
             return f"{key}: missing. Give it as {key}=VALUE"
         return f"{key}: {str(cause).splitlines()[0]}"
     return " ".join(line.strip() for line in text[:2])
+
+
+def unpackaged(said: str, key: str) -> str | None:
+    """The YAML of a group that sets keys of others and lacks the line that says so; else None.
+
+    said: Hydra's first line, "In 'experiment/mine': ...".
+    """
+    file = re.match(r"In '([^']+)'", said)
+    if file is None or key not in SETTING_OTHERS or file[1].split("/")[0] != key:
+        return None
+    return f"{file[1]}.yaml"

@@ -24,8 +24,11 @@ from medexp.data.describe import (
     facts_summary,
 )
 from medexp.data.measure import Step, histogram, measure
+from medexp.data.suspects import find_names, find_telltales, find_turned
+from medexp.data.words import agree, both, percent, plural, share_of, stand
 
 NEAR_FAULT = 0.01  # share of the test images; below it near duplicates are a warning
+BLANK_FAULT = 0.01  # share of a split's images; below it blank ones are a warning
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Facts:
 
     splits: part -> its counts; with pixels also how many images are blank or not finite.
     copies, shared_groups, near_duplicates: as medexp/data/copies.py finds them; None: unknown.
-    unreadable: id -> reason. equal: how images were compared, in words.
+    unreadable: id -> reason. equal: how images were compared, in words. turned: like
+    near_duplicates, of images mirrored or turned. names: what the names of classes, patients and
+    files say (suspects.find_names). telltales: facts of the files that give the class away.
     """
 
     splits: Mapping[str, Mapping[str, Any]]
@@ -43,6 +48,9 @@ class Facts:
     equal: str
     near_duplicates: Mapping[str, Any] | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    turned: Mapping[str, Any] | None = None
+    names: Sequence[str] = ()
+    telltales: Sequence[Mapping[str, Any]] = ()
 
 
 class Finding(NamedTuple):
@@ -91,7 +99,11 @@ def check(data: Dataset, step: Step = lambda images: None) -> dict[str, Any]:
         equal="pixel for pixel",
         near_duplicates=find_near(listing, measured),
         unreadable=data.skipped,
+        turned=find_turned(listing, measured),
+        names=find_names(listing),
+        telltales=find_telltales(listing, data.facts),
     )
+    found = findings(facts)
     return {
         "dataset": data.name,
         "classes": list(data.classes),
@@ -103,11 +115,18 @@ def check(data: Dataset, step: Step = lambda images: None) -> dict[str, Any]:
         "unreadable": dict(data.skipped),
         **facts.copies,
         "near_duplicates": facts.near_duplicates,
+        "turned_copies": facts.turned,
+        "telltales": list(facts.telltales),
         "shared_groups": facts.shared_groups,
         "marks": {mark: why for mark, why in data.marks.items() if mark != "LEAKY"},  # a fault here
         "partial": list(data.partial),
-        "notes": [*data.notes, *unknown_groups(facts, data.notes)],
-        **findings(facts),
+        # What the reader notes of names is a warning here.
+        "notes": [
+            note
+            for note in (*data.notes, *unknown_groups(facts, data.notes))
+            if note not in found["warnings"]
+        ],
+        **found,
     }
 
 
@@ -124,6 +143,7 @@ def check_list(pool: Pool, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
         copies=find_copies(listing),
         shared_groups=find_shared(listing),
         equal="byte for byte",
+        names=find_names(listing),
     )
     notes = [*pool.notes, *unknown_groups(facts, pool.notes)]
     if pool.digests is None:
@@ -225,10 +245,12 @@ def groups_across_splits(facts: Facts) -> list[Finding]:
 
 
 def blank_images(facts: Facts) -> list[Finding]:
+    """A few may be the margin of a scan; many are images that were lost on the way."""
     return [
-        warning(
-            f"{plural(count, 'image')} of the {part} split {agree(count, 'is', 'are')} blank: one "
-            "value everywhere"
+        Finding(
+            f"{plural(count, 'image')} of the {part} split ({percent(count / split['images'])}) "
+            f"{agree(count, 'is', 'are')} blank: one value everywhere",
+            fault=count > BLANK_FAULT * split["images"],
         )
         for part, split in facts.splits.items()
         if (count := split.get("blank", 0))
@@ -288,6 +310,37 @@ def near_duplicates(facts: Facts) -> list[Finding]:
     return [*across, *map(warning, texts)]
 
 
+def turned_copies(facts: Facts) -> list[Finding]:
+    """Copies of an image mirrored or turned, as augmentation before the split makes them."""
+    found = []
+    for pair, numbers in (facts.turned or {}).get("across", {}).items():
+        first, second = pair.split("/")
+        count, share = numbers[f"images_of_{second}"], numbers[f"share_of_{second}"]
+        one = numbers["examples"][0]
+        text = (
+            f"{plural(count, f'{PARTS_IN_WORDS[second]} image')} ({percent(share)}) "
+            f"{agree(count, 'is', 'are')} a {PARTS_IN_WORDS[first]} image mirrored or turned, such "
+            f"as {one['second']['id']} of {one['first']['id']}"
+        )
+        found.append(Finding(text, fault=pair == "train/test" and share >= NEAR_FAULT))
+    return found
+
+
+def names_that_tell(facts: Facts) -> list[Finding]:
+    return [warning(text) for text in facts.names]
+
+
+def facts_that_give_the_class_away(facts: Facts) -> list[Finding]:
+    return [
+        warning(
+            f"the {one['fact']} of the files alone predicts the class with accuracy "
+            f"{one['accuracy']:.3f} (the commonest class: {one['commonest']:.3f}), so a network "
+            f"may learn that and no disease: {one['words']}"
+        )
+        for one in facts.telltales
+    ]
+
+
 # Faults and warnings are listed in this order.
 CHECKS: tuple[Callable[[Facts], list[Finding]], ...] = (
     unreadable_images,
@@ -300,36 +353,7 @@ CHECKS: tuple[Callable[[Facts], list[Finding]], ...] = (
     copies_within_splits,
     copies_across_groups,
     near_duplicates,
+    turned_copies,
+    names_that_tell,
+    facts_that_give_the_class_away,
 )
-
-
-# ---------------------------------------------------------------- words
-
-
-def both(pair: str) -> str:
-    return pair.replace("/", " and ")
-
-
-def share_of(pair: str, numbers: Mapping[str, Any]) -> str:
-    """The share of the second part's images, in words."""
-    second = pair.split("/")[1]
-    return f"{percent(numbers[f'share_of_{second}'])} of the {second} images"
-
-
-def percent(share: float) -> str:
-    """0.0% is said of none only, and 100.0% of all."""
-    if 0 < share < 0.001:
-        return "under 0.1%"
-    return "over 99.9%" if 0.999 < share < 1 else f"{share:.1%}"
-
-
-def stand(count: int) -> str:
-    return f"{plural(count, 'image')} {agree(count, 'stands', 'stand')}"
-
-
-def agree(count: int, one: str, more: str) -> str:
-    return one if count == 1 else more
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -16,6 +16,7 @@ from sklearn.model_selection import (
 )
 
 from medexp.data.base import Pool
+from medexp.data.grouped import nearest_groups
 from medexp.errors import ConfigError, MedexpError
 
 
@@ -27,16 +28,17 @@ class Draw:
     kind: str
     seed: int
 
-    def take(self, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, rows: np.ndarray, count: int, keep: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Take about `count` of the rows away: (the others, those taken), in the order drawn.
 
-        Raises MedexpError where a class would be missing on one side.
+        keep: patients of each class that must be among the others, 2 where validation is drawn from
+        them. Raises MedexpError where a class would be missing on one side.
         """
         labels = self.pool.labels[rows]
         if self.kind == "patients":
             assert self.pool.groups is not None
             groups = self.pool.groups[rows]
-            first, second = grouped_split(labels, groups, count / len(rows), self.seed)
+            first, second = grouped_split(labels, groups, count / len(rows), self.seed, keep)
             return rows[first], rows[second]
         if self.kind == "random":
             if not 0 < count < len(rows):
@@ -102,34 +104,37 @@ def stratified_split(
 
 
 def grouped_split(
-    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, keep: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split group by group (patient, slide): none has images on both sides.
 
     labels, groups: (n,). fraction: the share of the second part, met as nearly as whole groups
-    allow, with the classes in the same proportion as nearly as possible.
+    allow, with the classes in the same proportion as nearly as possible; data/grouped.py says how.
+    keep: groups of each class that the first part has at least.
     Returns (first, second): sorted indices, disjoint, together all of 0..n-1.
-    Raises MedexpError for fewer than two groups, a fraction of 0 or of two thirds and more, and
-    where one side would lack a class.
+    Raises MedexpError for fewer than two groups, a fraction that is not between 0 and 1, and a
+    class that is in too few groups to be on both sides.
     """
-    count = len(np.unique(groups))
-    if count < 2:
-        raise MedexpError(f"{count} group (patient, slide): a split by group needs at least 2")
-    if not 0 < fraction < 2 / 3:
+    names, group_of = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise MedexpError(f"{len(names)} group (patient, slide): a split by group needs at least 2")
+    if not 0 < fraction < 1:
         raise MedexpError(
             f"{fraction:.0%} of the images by group (patient, slide): need a share between 0 and "
-            "two thirds. Change dataset.test_share or dataset.val_share"
+            "1. Change dataset.test_share or dataset.val_share"
         )
-    # Of 1/fraction folds of whole groups, one is the second part.
-    folds = min(round(1 / fraction), count)
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < folds:
-        raise MedexpError(too_few(labels, fraction))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    first, second = next(splitter.split(np.zeros(len(labels)), labels, groups))
-    if any(len(np.unique(labels[part])) < len(classes) for part in (first, second)):
-        raise MedexpError(too_few(labels, fraction))
-    return np.sort(first), np.sort(second)
+    classes, label_of = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (group_of, label_of), 1)
+    chosen = nearest_groups(counts, fraction, np.random.default_rng(seed), keep)
+    if chosen is None:
+        owners = zip(classes, (counts > 0).sum(axis=0), strict=True)
+        raise MedexpError(
+            f"{too_few(labels, fraction)}; of patients or slides: "
+            + ", ".join(f"class {label}: {number}" for label, number in owners)
+        )
+    second = chosen[group_of]
+    return np.flatnonzero(~second), np.flatnonzero(second)
 
 
 def per_class(

@@ -58,17 +58,18 @@ def folder(path: Path, what: str) -> Path:
     return path
 
 
-def subfolders(root: Path) -> list[Path]:
+def subfolders(root: Path, *, follow: bool = False) -> list[Path]:
     """The folders directly below root, by name; hidden ones and macOS' leftovers are none.
 
-    Raises MedexpError for a symbolic link that leads out of root, and where root cannot be read.
+    Raises MedexpError where root cannot be read and, unless they are to be followed, for a symbolic
+    link that leads out of root.
     """
     try:
         with os.scandir(root) as entries:
             names = sorted(e.name for e in entries if e.is_dir() and not _ignored(e.name))
     except OSError as error:
         raise MedexpError(f"{root}: cannot be listed ({error.strerror})") from None
-    return [inside(root, name) for name in names]
+    return [root / name if follow else inside(root, name) for name in names]
 
 
 def find(
@@ -77,18 +78,26 @@ def find(
     *,
     within: Path | None = None,
     others: Counter[str] | None = None,
+    follow: bool = False,
 ) -> list[Path]:
     """All files below root with one of the extensions (any case), sorted by path.
 
-    others: counts the files that have none of them, by their own. Raises MedexpError for a
-    symbolic link that leads out of `within` (None: of root), and for a folder that cannot be
+    others: counts the files that have none of them, by their own. follow: links are followed
+    wherever they lead; a folder that is reached twice is listed once. Else a link that leads out of
+    `within` (None: of root) raises MedexpError, as does in both cases a folder that cannot be
     listed.
     """
     within = within or root
     files: list[Path] = []
+    seen: set[str] = set()
     waiting = [root]
     while waiting:
         at = waiting.pop()
+        if follow:
+            real = os.path.realpath(at)
+            if real in seen:
+                continue
+            seen.add(real)
         try:
             entries = [entry for entry in os.scandir(at) if not _ignored(entry.name)]
         except OSError as error:
@@ -97,10 +106,10 @@ def find(
             ) from None
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_symlink():
+            if entry.is_symlink() and not follow:
                 inside(within, path.relative_to(within).as_posix())
             # A linked folder that stays inside is reached where it really lies.
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=follow):
                 waiting.append(path)
             elif entry.is_dir():
                 continue
@@ -115,10 +124,11 @@ def _ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def inside(root: Path, name: str, where: str = "") -> Path:
+def inside(root: Path, name: str, where: str = "", *, follow: bool = False) -> Path:
     """root / name, where that stays below root.
 
-    where: what gives the name, such as a line of a table, for the message. Raises MedexpError for
+    where: what gives the name, such as a line of a table, for the message. follow: a link may lead
+    out. Raises MedexpError for
     an absolute name, for one with `..`, and for a link that leads out.
     """
     lead = f"{where}: " if where else ""
@@ -133,6 +143,8 @@ def inside(root: Path, name: str, where: str = "") -> Path:
             f"{lead}{name!r}: not a plain path below {root}. Give paths relative to it"
         )
     path = root / name
+    if follow:
+        return path
     try:
         outside = not path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):
@@ -142,7 +154,8 @@ def inside(root: Path, name: str, where: str = "") -> Path:
     if outside:
         raise MedexpError(
             f"{lead}{path}: a symbolic link that leads out of {root}, to {path.resolve()}. Copy "
-            "the file, or make dataset.root the folder that holds it"
+            "the file, make dataset.root the folder that holds it, or give "
+            "dataset.follow_links=true where the data set's reader takes it"
         )
     return path
 

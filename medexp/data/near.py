@@ -5,11 +5,13 @@ cosine frequencies. It survives compression, resizing and a change of brightness
 one pattern to different patients' CT slices, which are all built alike. So a pair within DISTANCE
 bits is only a candidate; its 16x16 grey thumbnails must correlate too. On 600 real CT slices of
 64x64 the hash alone calls 66 pairs alike; the 24 of them above MIN_CORRELATION are, to the eye,
-slices of one scan, while pairs of different patients begin at 0.93. Mirrored and turned copies are
-not found.
+slices of one scan, while pairs of different patients begin at 0.93.
+
+Copies that are mirrored or turned by quarters are looked for between two parts, by the thumbnails
+alone: their own cosine patterns under the seven symmetries, and a stricter correlation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ DISTANCE = 4  # bits of 64
 BANDS = (13, 13, 13, 13, 12)  # bits; of 5 bands, 4 differing bits leave one untouched
 MIN_CORRELATION = 0.95
 THUMB = 16  # side of the thumbnails
+TURNED_CORRELATION = 0.98
 FLAT = 2.0  # grey levels of 255: a thumbnail that varies less shows nothing to compare
 WINDOW = 1000  # hashes that one is compared with in each band
 MAX_PAIRS = 1_000_000  # candidates kept
@@ -101,6 +104,82 @@ def near_pairs(hashes: np.ndarray, thumbs: np.ndarray, contents: np.ndarray) -> 
     return Near(low, high, distance[kept], alike[kept], complete)
 
 
+def turned_pairs(first: np.ndarray, second: np.ndarray) -> Near:
+    """Pairs (row of first, row of second) of which one is the other mirrored or turned.
+
+    first, second: (n, 256) and (m, 256) uint8 thumbnails. Pairs that look nearly the same as they
+    stand are left out: near_pairs finds those. distance: of the hashes of the thumbnails.
+    """
+    rows, others = np.flatnonzero(~is_flat(first)), np.flatnonzero(~is_flat(second))
+    hashes = thumb_hashes(first[rows])
+    lots: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    complete = True
+    for turned in symmetries(second[others]):
+        one, two, distance, all_of_them = across_candidates(hashes, thumb_hashes(turned))
+        complete &= all_of_them
+        alike = paired(first[rows[one]], turned[two])
+        as_they_stand = paired(first[rows[one]], second[others[two]])
+        kept = (alike >= TURNED_CORRELATION) & (as_they_stand < MIN_CORRELATION)
+        lots.append((rows[one[kept]], others[two[kept]], distance[kept], alike[kept]))
+    one, two, distance, alike = (np.concatenate(column) for column in zip(*lots, strict=True))
+    order = np.lexsort((two, one, -alike))
+    unique = np.sort(np.unique(np.stack([one, two])[:, order], axis=1, return_index=True)[1])
+    order = order[unique]
+    return Near(one[order], two[order], distance[order], alike[order], complete)
+
+
+def symmetries(thumbs: np.ndarray) -> Iterator[np.ndarray]:
+    """The thumbnails mirrored and turned, in the seven ways that a square has besides itself."""
+    square = thumbs.reshape(-1, THUMB, THUMB)
+    for flipped in (False, True):
+        for quarters in range(4):
+            if flipped or quarters:
+                turned = np.rot90(square, quarters, axes=(1, 2))
+                yield (turned[:, :, ::-1] if flipped else turned).reshape(-1, THUMB**2)
+
+
+def thumb_hashes(thumbs: np.ndarray) -> np.ndarray:
+    """(n,) uint64: the sign pattern of the thumbnails' lowest 8x8 cosine frequencies."""
+    from scipy.fft import dctn
+
+    hashes = np.empty(len(thumbs), np.uint64)
+    for start in range(0, len(thumbs), BLOCK):
+        part = thumbs[start : start + BLOCK].reshape(-1, THUMB, THUMB).astype(np.float32)
+        low = dctn(part, axes=(1, 2))[:, :8, :8].reshape(-1, 64)
+        bits = low > np.median(low, axis=1, keepdims=True)
+        packed = np.packbits(bits, axis=1)
+        hashes[start : start + BLOCK] = packed.view(">u8").ravel()
+    return hashes
+
+
+def across_candidates(
+    first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Pairs of a hash of first and one of second within DISTANCE bits: as `candidates` does."""
+    lots: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    masks = band_masks()
+    complete = True
+    for band, (mask, _) in enumerate(masks):
+        key = first & mask
+        order = np.argsort(key, kind="stable")
+        low, high = (
+            np.searchsorted(key[order], second & mask, side=side) for side in ("left", "right")
+        )
+        complete &= bool((high - low <= WINDOW).all())
+        for offset in range(WINDOW):
+            two = np.flatnonzero(low + offset < high)
+            if not len(two):
+                break
+            one = order[low[two] + offset]
+            differing = first[one] ^ second[two]
+            distance = ones(differing)
+            close = distance <= DISTANCE
+            for earlier, _ in masks[:band]:  # a pair counts in the first band that it shares
+                close &= (differing & earlier) != 0
+            lots.append((one[close], two[close], distance[close]))
+    return *joined(lots), complete
+
+
 def is_flat(thumbs: np.ndarray) -> np.ndarray:
     """(n,) bool: thumbnails that vary by less than FLAT grey levels (standard deviation)."""
     if not len(thumbs):
@@ -178,8 +257,14 @@ def correlations(thumbs: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     values = np.empty(len(first))
     for start in range(0, len(first), BLOCK):
         part = slice(start, start + BLOCK)
-        values[part] = (unit(thumbs[first[part]]) * unit(thumbs[second[part]])).sum(axis=1)
+        values[part] = paired(thumbs[first[part]], thumbs[second[part]])
     return values
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(m,) Pearson's correlation of each row of first with that of second."""
+    alike: np.ndarray = (unit(first) * unit(second)).sum(axis=1)
+    return alike
 
 
 def unit(thumbs: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medexp.config.settings import SplitSettings
-from medexp.data.base import PARTS, Pool
+from medexp.data.base import PARTS, Dataset, Pool
 from medexp.data.draw import Draw, per_class, share_count, stratified_subset
 from medexp.data.leak import leak_marks
 from medexp.errors import ConfigError, MedexpError
@@ -64,9 +64,9 @@ def split_rows(pool: Pool, settings: SplitSettings) -> SplitRows:
     else:
         rows = drawn(pool, settings, kind)
     rows["val"] = rows["val"] if len(rows["val"]) else rows["test"]
+    notes.append(described(pool, settings, kind, rows))
     partial = limit_train(pool, settings, rows)
     rows = {part: np.sort(rows[part]) for part in PARTS}
-    notes.append(described(pool, settings, kind))
     if kind not in ("given", "file"):
         notes += _unknown_patients(pool)
     return SplitRows(kind, rows, tuple(notes), _marks(pool, settings, rows), partial)
@@ -123,7 +123,8 @@ def replayed_rows(
                 "medexp eval takes another split where dataset.split_seed or split_file names one"
             )
     new = len(pool) - len(set(np.concatenate(list(rows.values())).tolist()))
-    notes = [described(pool, settings, "file" if settings.split_file else resolve(pool, settings))]
+    kind = "file" if settings.split_file else resolve(pool, settings)
+    notes = [described(pool, settings, kind, rows)]
     if new:
         notes.append(f"{new:,} images that are new there since the run began are left out")
     if lost := sum(map(len, gone.values())):
@@ -197,7 +198,8 @@ def drawn(pool: Pool, settings: SplitSettings, kind: str) -> Rows:
         if len(fixed["test"]):
             rest = draw.shuffled(rest)
         else:
-            rest, test = draw.take(rest, share_count(test_share, total))
+            keep = 2 if val_share else 1
+            rest, test = draw.take(rest, share_count(test_share, total), keep)
         rest, val = draw.take_val(rest, share_count(val_share, total))
     rows = {"train": rest, "val": val, "test": test}
     return {part: np.concatenate([rows[part], fixed[part]]) for part in PARTS}
@@ -274,6 +276,34 @@ def listed(pool: Pool, settings: SplitSettings, notes: list[str]) -> Rows:
     return {part: np.array(rows[part], np.intp) for part in PARTS}
 
 
+# ---------------------------------------------------------------- classes that a part lacks
+
+
+def refuse_missing_classes(data: Dataset, *, synthetic: bool, monitor: str) -> None:
+    """Raise MedexpError where a split lacks a class: its scores would be undefined, or worthless.
+
+    Known before the first step, so it is said then. synthetic: few phantoms of many classes may
+    lack one, as long as the monitor (val_loss, val_accuracy, ...) is defined without it.
+    """
+    for part, split in data.splits().items():
+        counts = np.bincount(split.labels, minlength=len(data.classes))
+        lacking = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
+        undefined = part == "val" and monitor not in ("val_loss", "val_accuracy", "val_precision")
+        if not lacking or (synthetic and not undefined):
+            continue
+        held = ", ".join(f"{n:,} of {c}" for c, n in zip(data.classes, counts, strict=True) if n)
+        remedy = (
+            "Take more of them: source.size="
+            if synthetic
+            else "Draw a split that has every class on each side, with dataset.split=stratified, "
+            "or patients where they are known; or leave the class out with dataset.classes="
+        )
+        raise MedexpError(
+            f"{data.name}: the {part} split has no image of class {', '.join(lacking)} (it has "
+            f"{held}), so that scores on it are undefined. {remedy}"
+        )
+
+
 # ---------------------------------------------------------------- limits, and words for the tables
 
 
@@ -290,8 +320,11 @@ def limit_train(pool: Pool, settings: SplitSettings, rows: Rows) -> tuple[str, .
     return () if whole else (f"{len(chosen):,} of {len(train):,} training images",)
 
 
-def described(pool: Pool, settings: SplitSettings, kind: str) -> str:
-    """The split in words, for the notes of every table."""
+def described(pool: Pool, settings: SplitSettings, kind: str, rows: Rows) -> str:
+    """The split in words, for the notes of every table; of patients, the shares that came out.
+
+    rows: before training images are left out by max_train.
+    """
     if kind == "file":
         return f"split: fixed list {settings.split_file}"
     if kind == "given":
@@ -301,4 +334,16 @@ def described(pool: Pool, settings: SplitSettings, kind: str) -> str:
     how = f"split: {DRAWN[kind]}, seed {settings.split_seed}"
     if settings.folds is not None:
         return f"{how}, fold {settings.fold} of {settings.folds} is the test split"
-    return f"{how}, {settings.test_share:.0%} test and {settings.val_share:.0%} validation"
+    asked = shares(settings.test_share, settings.val_share)
+    if kind != "patients":
+        return f"{how}, {asked}"
+    serves_as_both = np.array_equal(np.sort(rows["val"]), np.sort(rows["test"]))
+    validation = 0 if serves_as_both else len(rows["val"])
+    total = len(rows["train"]) + validation + len(rows["test"])
+    got = shares(len(rows["test"]) / total, validation / total)
+    return f"{how}, {got}" + ("" if got == asked else f" (asked for: {asked})")
+
+
+def shares(test: float, val: float) -> str:
+    """Shares in words, to a tenth of a percent where they are no whole ones."""
+    return f"{round(100 * test, 1):g}% test and {round(100 * val, 1):g}% validation"

@@ -1,10 +1,13 @@
 """Jobs: one run or all runs of a sweep, each with its status, its tables and its plots."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from medexp.config.compose import hydra_main, output_dir, settings_of, to_yaml
 from medexp.config.saved import saved_config
@@ -14,6 +17,9 @@ from medexp.errors import MedexpError, RefusedError
 from medexp.jobs.binding import changes_on_resume, noted
 from medexp.jobs.finish import finish_sweep, show
 from medexp.runs.files import is_run, read_json, write_json, write_status, write_text
+
+# Errors of the operating system that are the machine's: no room, no right, a disk to read only.
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 Work = Callable[[Any, Path], float | None]
 
@@ -112,12 +118,25 @@ def goes_on(settings: Settings, folder: Path) -> None:
 
 
 def told(error: Exception) -> MedexpError:
-    """What the user reads; a defect becomes a failed run that says where its traceback is."""
+    """What the user reads; a defect becomes a failed run that says where its traceback is.
+
+    What the machine lacks, memory, room or a right, is no defect.
+    """
     if isinstance(error, MedexpError):
         return error
-    message = MedexpError(
-        f"{type(error).__name__}: {error}\nThis is a defect, of medexp or of a module that a "
-        "_target_ names. Its traceback is in run.log; debug=true prints it"
-    )
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        text = (
+            f"The device has too little memory ({first}). Lower trainer.batch_size, or compute a "
+            "batch in parts with trainer.accumulate=2"
+        )
+    elif isinstance(error, OSError) and error.errno in MACHINE:
+        text = f"{error.filename or 'The disk'}: {error.strerror}. Make room, or write elsewhere"
+    else:
+        text = (
+            f"{type(error).__name__}: {error}\nThis is a defect, of medexp or of a module that a "
+            "_target_ names. Its traceback is in run.log; debug=true prints it"
+        )
+    message = MedexpError(text)
     message.__cause__ = error
     return message

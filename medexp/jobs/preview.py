@@ -13,6 +13,7 @@ from medexp.config.settings import Settings, last_phase
 from medexp.data.base import Dataset
 from medexp.data.load import load_data
 from medexp.jobs.marks import marks
+from medexp.jobs.values import optimizer_of
 from medexp.report.figure import augment_sheet, schedule
 from medexp.score.predict import to_input
 from medexp.train.epochs import batch_cuts, epoch_draws, epochs_within
@@ -40,7 +41,7 @@ def draw_schedule(settings: Settings, dataset: Dataset, augment: Augment, folder
     sampling = instantiate("sampling", settings.sampling)
     order, _ = epoch_draws(dataset.train.labels, augment, sampling, seed=settings.seed, epoch=0)
     rule = instantiate("schedule", settings.schedule)
-    optimizer = instantiate("optimizer", settings.optimizer)
+    optimizer = optimizer_of(settings.optimizer, torch.device("cpu"))
     lr = optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
     steps = len(batch_cuts(len(order), trainer.batch_size))
     epochs = epochs_within(trainer.epochs, trainer.max_steps, steps)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from medexp.config.settings import Settings, last_phase
 from medexp.config.targets import check_node, locate
 from medexp.data.base import Dataset
 from medexp.data.load import load_data
+from medexp.data.split import refuse_missing_classes
 from medexp.errors import ConfigError, MedexpError, RefusedError
-from medexp.jobs import binding, build, known
+from medexp.jobs import binding, build, known, values
 from medexp.jobs.deviations import deviations, row_of
 from medexp.jobs.marks import handed_on, marks, scaled_keys
 from medexp.jobs.record import record_of
@@ -116,10 +118,11 @@ def train_phase(
         if key in settings.schedule:
             raise ConfigError(f"schedule.{key}: the loop gives it to the schedule. Leave it out")
     device, precision = build.set_machine(settings.trainer)
-    augment, schedule, optimizer, sampling = (
-        instantiate(group, getattr(settings, group))
-        for group in ("augment", "schedule", "optimizer", "sampling")
+    augment, schedule, sampling = (
+        values.built(group, getattr(settings, group), partial(instantiate, group))
+        for group in ("augment", "schedule", "sampling")
     )
+    optimizer = values.optimizer_of(settings.optimizer, device)
     if origin is not None:
         settings = replace(settings, model=binding.carried_over(settings.model, origin))
     if resume and not (folder / "checkpoints" / "last.pt").exists():
@@ -130,9 +133,14 @@ def train_phase(
         noted = f"trained with AMP in {amp_of(precision)}; the paper's own precision is float32"
         dataset = replace(dataset, notes=(*dataset.notes, noted))
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
-    loss = instantiate("loss", settings.loss, class_counts=counts.tolist())
-    set_seeds(settings.seed)
-    network = build.build_network(settings.model, dataset)
+    loss = values.loss_of(settings.loss, counts.tolist())
+
+    def network_of(node: Any) -> nn.Module:
+        set_seeds(settings.seed)
+        return build.build_network(node, dataset)
+
+    network = values.built("model", settings.model, network_of)
+    values.try_network(network, settings.model.target, dataset)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not resume:
         build.start_weights(network, settings.model.weights, start, folder)
@@ -178,6 +186,11 @@ def data_of(
             raise RefusedError(str(error)) from error
     else:
         data = load_data(settings)
+        refuse_missing_classes(
+            data,
+            synthetic=settings.source.kind == "phantom",
+            monitor=settings.trainer.monitor,
+        )
     if origin is None:
         return data
     if set(data.classes) == set(origin.classes):  # the head's outputs keep their meaning

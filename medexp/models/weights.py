@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,10 +18,19 @@ from torch import Tensor, nn
 from medexp.errors import ConfigError, MedexpError
 from medexp.models.standard import IMAGENET_STATISTICS
 
+# What training code wraps networks in: DataParallel, Lightning modules, torch.compile.
+WRAPPERS = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "_orig_mod.")
+DEPTH = 3  # wrappers one in another: _orig_mod.module.model.
+# Under which key checkpoints keep their state dict.
+STATE = ("model", "state_dict", "model_state_dict", "model_state", "net", "network")
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of each tensor: names in the network, but `unused`, names in the file."""
+    """What became of each tensor: names in the network, but `unused`, names in the file.
+
+    prefix: that of the wrapper which the file's names were freed of.
+    """
 
     source: str
     matched: tuple[str, ...]
@@ -28,10 +38,13 @@ class Loaded:
     other_shape: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
+    prefix: str = ""
 
     def text(self) -> str:
         """A line a kind, with the first names."""
         lines = [f"Weights from {self.source}: {len(self.matched)} tensors loaded"]
+        if self.prefix:
+            lines.append(f"  names in the file begin with {self.prefix}, which was cut off")
         for label, names in (
             ("summed over RGB for one channel", self.grey),
             ("left as drawn, other shape", self.other_shape),
@@ -48,7 +61,8 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
     """Load `imagenet` (the network's torchvision weights) or a file into a network on any device.
 
     A file is a torchvision or medexp checkpoint (`weights_only`) or .safetensors; its names are
-    those of the network or of torchvision's network of the same kind. A tensor of another shape,
+    those of the network or of torchvision's network of the same kind, perhaps behind the prefix of
+    a wrapper such as DataParallel. A tensor of another shape,
     such as a head for other classes, stays as it was drawn. A first convolution for RGB goes into
     one for grey images summed over its inputs, which equals feeding the image three times.
 
@@ -57,7 +71,7 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
         MedexpError: the file is missing, damaged, no checkpoint, or of another network.
     """
     path = imagenet_file(network) if source == "imagenet" else Path(source).expanduser()
-    tensors = rename(read_tensors(path), getattr(network, "renames", {}), network)
+    tensors, prefix = unwrapped(read_tensors(path), network)
     state = network.state_dict()
     taken: dict[str, Tensor] = {}
     grey, other_shape, unused = [], [], []
@@ -83,8 +97,37 @@ def load_weights(network: nn.Module, source: str) -> Loaded:
     network.load_state_dict(state | taken)
     missing = [name for name in state if name not in tensors]
     return Loaded(
-        str(path), tuple(taken), tuple(grey), tuple(other_shape), tuple(missing), tuple(unused)
+        str(path),
+        tuple(taken),
+        tuple(grey),
+        tuple(other_shape),
+        tuple(missing),
+        tuple(unused),
+        prefix,
     )
+
+
+def unwrapped(tensors: Mapping[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """The tensors under the network's names, and the prefix of a wrapper that was cut off for it.
+
+    The shortest prefix is taken without which most of the names are the network's.
+    """
+    names = set(network.state_dict())
+    prefixes = getattr(network, "renames", {})
+    found = rename(tensors, prefixes, network)
+    known, cut = len(names & set(found)), ""
+    for depth in range(1, DEPTH + 1):
+        if 2 * known >= min(len(names), len(tensors)):
+            break
+        for wrappers in product(WRAPPERS, repeat=depth):
+            prefix = "".join(wrappers)
+            if not any(name.startswith(prefix) for name in tensors):
+                continue
+            bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+            renamed = rename(bare, prefixes, network)
+            if (count := len(names & set(renamed))) > known:
+                found, known, cut = renamed, count, prefix
+    return found, cut
 
 
 def rename(
@@ -115,7 +158,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"model.weights={path}: cannot be read ({_first_line(error)}). It is "
                 "truncated, no checkpoint, or holds more than tensors, which medexp does not run"
             ) from error
-    for key in ("model", "state_dict"):
+    for key in STATE:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:

@@ -17,6 +17,11 @@ from medexp import __version__
 from medexp.errors import ConfigError, MedexpError
 
 SCHEMA = 1
+# What a run that never began may have written of itself.
+LEFT_BEHIND = (
+    *("status.json", "config.yaml", "provenance.json", "record.json", "split.csv"),
+    *("seen.csv", "transferred.txt", "run.log"),
+)
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "h5py")
 
 
@@ -98,14 +103,31 @@ def is_run(folder: Path) -> bool:
 
 
 def refuse_overwrite(folder: Path) -> None:
-    """Raise ConfigError where `folder` holds a run or a sweep's runs: none is ever written over."""
+    """Raise ConfigError where `folder` holds a run or a sweep's runs: none is ever written over.
+
+    A run that was refused before its first step is none: what it left is taken away.
+    """
     taken = [folder, *sorted(folder.glob("*/"))] if folder.is_dir() else []
     for place in taken:
-        if is_run(place):
+        if is_run(place) and not never_began(place):
             raise ConfigError(
                 f"{place}: holds a run already, and medexp never writes over one. Choose another "
                 f"folder, or go on with it: medexp train resume={place}"
             )
+    for place in taken:
+        if is_run(place):
+            for name in LEFT_BEHIND:
+                (place / name).unlink(missing_ok=True)
+
+
+def never_began(run: Path) -> bool:
+    """Whether a run failed before it had anything to keep: no epoch, no checkpoint, no result."""
+    try:
+        failed = read_json(run / "status.json").get("state") == "failed"
+    except MedexpError:
+        return False
+    kept = ("history.csv", "metrics.json", "predictions.csv", "*.pt")
+    return failed and not any(next(run.rglob(name), None) for name in kept)
 
 
 def provenance(

@@ -160,14 +160,43 @@ def test_swapping_a_group_leaves_no_stray_key(medexp):
     assert "momentum" not in compose(["optimizer=adam"]).optimizer
 
 
-def test_a_defect_is_a_failed_run_with_its_traceback_in_the_log(toy, medexp):
-    run = toy("+model.rate=2", code=1)
-    assert "dropout probability" in medexp.err and "Traceback" not in medexp.err
+def test_a_defect_is_a_failed_run_with_its_traceback_in_the_log(toy, medexp, monkeypatch):
+    def broken(*arguments, **named):
+        raise ZeroDivisionError("a defect of ours")
+
+    monkeypatch.setattr("medexp.jobs.train.fit", broken)
+    run = toy(code=1)
+    assert "a defect of ours" in medexp.err and "Traceback" not in medexp.err
+    assert "This is a defect, of medexp or of a module" in medexp.err
     status = read(run / "status.json")
-    assert status["state"] == "failed" and "dropout probability" in status["reason"]
+    assert status["state"] == "failed" and "a defect of ours" in status["reason"]
     assert "Traceback" in (run / "run.log").read_text()
-    toy("+model.rate=2", "debug=true", code=1)
+    toy("debug=true", code=1)
     assert "Traceback" in medexp.err
+
+
+REFUSED = {
+    ("optimizer=sgd", "optimizer.lr=-1"): "optimizer.lr=-1: torch.optim.SGD does not take that "
+    "(ValueError: Invalid learning rate: -1)",
+    ("optimizer=momentum", "optimizer.momentum=-1"): "optimizer.momentum=-1: torch.optim.SGD",
+    ("optimizer=sgd", "optimizer.nesterov=true"): "optimizer.nesterov=True: torch.optim.SGD does "
+    "not take that (ValueError: Nesterov momentum requires a momentum",
+    ("optimizer=adam_torch", "optimizer.betas=[0.9,2]"): "optimizer.betas=[0.9, 2]: torch.optim",
+    ("optimizer=adam_torch", "optimizer.eps=-1"): "optimizer.eps=-1: torch.optim.Adam",
+    ("+model.rate=2",): "model.rate=2: toy.Net does not take that (ValueError: dropout probability",
+    (
+        "dataset.size=2",
+    ): "model._target_=toy.Net: does not take images of 2x2x3 (RuntimeError: Calc",
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_values_that_torch_refuses_are_wrong_settings(toy, medexp, overrides):
+    run = toy(*overrides, code=2)
+    text = " ".join(medexp.err.split())
+    assert REFUSED[overrides] in text and "defect" not in text and "Traceback" not in text
+    assert "Traceback" in (run / "run.log").read_text()
+    assert not (run / "history.csv").exists()
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_epoch(toy, medexp):
@@ -193,6 +222,29 @@ def test_a_run_is_never_written_over(toy, medexp):
     toy("hydra.run.dir=kept", "seed=5", code=2)
     assert "kept: holds a run already" in medexp.err and "resume=kept" in medexp.err
     assert Path("kept/metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_a_number_that_is_none_is_refused(toy, medexp, value):
+    toy("optimizer=adam", f"optimizer.lr={value}", code=2)
+    assert f"optimizer.lr={value}: need a finite number" in medexp.err
+
+
+def test_a_preview_refuses_what_a_run_does(medexp):
+    words = ("dataset=toy", "model=toynet", "optimizer=sgd", "optimizer.lr=-1")
+    assert medexp("train", "--config-dir", MINE, *words, "plot_schedule=true") == 2
+    assert "optimizer.lr=-1: torch.optim.SGD does not take that" in medexp.err
+
+
+def test_a_run_that_was_refused_does_not_occupy_its_folder(toy, medexp):
+    toy("hydra.run.dir=o", "+model.dropout=0", code=2)
+    assert read("o/status.json")["state"] == "failed"
+    toy("hydra.run.dir=o", "optimizer.lr=-1", "optimizer=sgd", code=2)
+    toy("hydra.run.dir=o")
+    assert read("o/status.json")["state"] == "done"
+    assert "optimizer.lr=-1" not in Path("o/run.log").read_text()
+    toy("hydra.run.dir=o", code=2)
+    assert "holds a run already" in medexp.err
 
 
 def test_sweep_ends_in_one_table_and_survives_a_failed_job(medexp, toy):

@@ -15,6 +15,7 @@ from medexp.data.base import Dataset, Pool, Split
 from medexp.data.check import (
     CHECKS,
     Facts,
+    blank_images,
     check,
     check_list,
     copies_across_groups,
@@ -132,11 +133,21 @@ def test_blank_images_are_no_copies():
     data = dataset()
     data.train.images[:3], data.test.images[0] = 255, 255
     found = check(data)
-    assert found["faults"] == [] and found["duplicates_across"] == {}
+    assert found["duplicates_across"] == {}
     assert found["splits"]["train"]["blank"] == 3
-    assert found["warnings"] == [
-        "3 images of the train split are blank: one value everywhere",
-        "1 image of the test split is blank: one value everywhere",
+    assert found["warnings"] == []
+    assert found["faults"] == [
+        "3 images of the train split (15.0%) are blank: one value everywhere",
+        "1 image of the test split (10.0%) is blank: one value everywhere",
+    ]
+
+
+def test_one_blank_image_of_a_hundred_is_a_warning():
+    counted = {"images": 100, "blank": 1, "per_class": {"a": 100}}
+    facts = Facts({"train": counted, "test": counted | {"blank": 2}}, {}, None, "")
+    assert [(one.fault, one.text[:32]) for one in blank_images(facts)] == [
+        (False, "1 image of the train split (1.0%"),
+        (True, "2 images of the test split (2.0%"),
     ]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.model_selection import (
-    GroupKFold,
     KFold,
     StratifiedGroupKFold,
     StratifiedKFold,
@@ -18,7 +17,7 @@ from sklearn.model_selection import (
 
 from medexp.config.settings import SplitSettings
 from medexp.data.base import Pool
-from medexp.data.draw import grouped_split, share_count, stratified_subset
+from medexp.data.draw import share_count, stratified_subset
 from medexp.data.leak import shared_groups
 from medexp.data.split import resolve, split_rows
 from medexp.errors import ConfigError, MedexpError
@@ -116,7 +115,8 @@ def test_per_class_is_the_listing_of_the_leukaemia_paper():
 def test_patients_never_cross(seed):
     rows = rows_of(SplitSettings(split="patients", split_seed=seed), groups=GROUPS)
     assert is_partition(rows) and not any(n for n, _ in shared_groups(GROUPS, rows).values())
-    assert 0.1 < len(rows["test"]) / N < 0.3
+    # 30 patients of some seven images each: the counts of a split image by image can be met.
+    assert [len(rows["val"]), len(rows["test"])] == [share_count(0.1, N), share_count(0.2, N)]
     assert all(set(LABELS[part]) == {0, 1, 2} for part in rows.values())
 
 
@@ -198,6 +198,33 @@ def test_auto():
     assert resolve(pool(groups=GROUPS, parts=parts), SplitSettings(folds=3, fold=0)) == "patients"
     assert resolve(pool(folds=np.arange(N) % 2), SplitSettings(fold=1)) == "given"
     assert resolve(pool(groups=GROUPS), SplitSettings(split="random")) == "random"
+
+
+def test_the_note_tells_the_shares_of_whole_patients_that_came_out():
+    single = {"groups": np.arange(N).astype(str)}
+    notes = split_rows(pool(**single), SplitSettings(test_share=0.4)).notes
+    # 81 and 21 of 201: a count is rounded up, as scikit-learn does.
+    assert notes[0].endswith("40.3% test and 10.4% validation (asked for: 40% test and 10% "
+                             "validation)")  # fmt: skip
+    hundred = {"labels": LABELS[:100], "groups": np.arange(100).astype(str)}
+    exact = split_rows(pool(**hundred), SplitSettings(test_share=0.35)).notes[0]
+    assert exact == "split: whole patients or slides, seed 0, 35% test and 10% validation"
+    large = {"labels": np.arange(40) % 2, "groups": np.repeat(list("abcd"), 10)}
+    made = split_rows(pool(**large), SplitSettings(test_share=0.1, val_share=0, max_train=6))
+    assert made.notes[0].endswith("25% test and 0% validation (asked for: 10% test and 0% "
+                                  "validation)")  # fmt: skip
+
+
+def test_a_patient_of_each_class_is_left_for_validation():
+    """A test part of two of a class's three patients would leave none for validation."""
+    labels = np.repeat([0, 1], [300, 30])
+    groups = np.concatenate([np.arange(300) // 3, 900 + np.arange(30) // 10]).astype(str)
+    for seed in range(5):
+        settings = SplitSettings(test_share=0.6, val_share=0.1, split_seed=seed)
+        rows = rows_of(settings, labels=labels, groups=groups)
+        assert all(set(labels[part]) == {0, 1} for part in rows.values())
+    with pytest.raises(MedexpError, match="of patients or slides: class 0: 100, class 1: 2"):
+        rows_of(settings, labels=labels[:320], groups=groups[:320])
 
 
 # ---------------------------------------------------------------- fixed lists
@@ -354,39 +381,6 @@ def test_share_is_scikit_learns_ceiling():
             second = train_test_split(np.arange(total), test_size=share)[1]
             assert share_count(share, total) == len(second)
     assert 0.07 * 100 > 7 and share_count(0.07, 100) == 7  # but not by the last bit of a product
-
-
-def test_grouped_split_with_fewer_groups_than_folds_takes_one_group():
-    labels = np.array([0, 1] * 20)
-    groups = np.repeat(["a", "b", "c", "d"], 10)
-    _, second = grouped_split(labels, groups, 0.1, 0)
-    assert len(set(groups[second])) == 1
-
-
-def test_grouped_split_refuses_one_group():
-    with pytest.raises(MedexpError, match=r"1 group .*needs at least 2"):
-        grouped_split(np.array([0, 1, 0, 1]), np.array(["a"] * 4), 0.2, 0)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.7])
-def test_grouped_split_refuses_shares_that_whole_groups_cannot_meet(share):
-    labels, groups = np.array([0, 1] * 20), np.repeat(["a", "b", "c", "d"], 10)
-    with pytest.raises(MedexpError, match="between 0 and two thirds"):
-        grouped_split(labels, groups, share, 0)
-
-
-def test_grouped_split_refuses_groups_of_one_class():
-    labels = np.repeat([0, 1], 10)
-    with pytest.raises(MedexpError, match="too few images or groups"):
-        grouped_split(labels, labels.astype(str), 0.5, 0)
-
-
-def test_grouped_split_is_near_its_share():
-    """A peer without stratification, scikit-learn's GroupKFold, meets it no better."""
-    for seed in range(5):
-        _, second = grouped_split(LABELS, GROUPS, 0.2, seed)
-        peer = next(GroupKFold(5).split(LABELS, LABELS, GROUPS))[1]
-        assert abs(len(second) - 0.2 * N) <= abs(len(peer) - 0.2 * N) + 0.05 * N
 
 
 # ---------------------------------------------------------------- subsets

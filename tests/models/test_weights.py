@@ -55,6 +55,48 @@ def test_torchvision_names_match_and_a_head_of_another_size_is_replaced(tmp_path
     assert "7 tensors loaded" in text and "left as drawn, other shape: head.weight" in text
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "net.", "model.", "_orig_mod.", "_orig_mod.module.", "model.net.module."]
+)
+def test_wrappers_around_the_network_are_cut_off_its_names(tmp_path, prefix, key):
+    state = {prefix + name: tensor for name, tensor in theirs(classes=2).items()}
+    torch.save({key: state, "epoch": 3} if key else state, tmp_path / "w.pth")
+    network = Small()
+    report = weights.load_weights(network, str(tmp_path / "w.pth"))
+    assert torch.equal(network.features[0].weight, theirs()["body.0.weight"])
+    assert torch.equal(network.head.weight, theirs(classes=2)["fc.weight"])
+    assert len(report.matched) == 9 and not report.missing and report.prefix == prefix
+    assert f"names in the file begin with {prefix}, which was cut off" in report.text()
+
+
+def test_torchs_own_wrappers(tmp_path):
+    """DataParallel, torch.compile, and AveragedModel with its counter beside the network."""
+    source = Small()
+    wrapped = {
+        "dp": nn.DataParallel(source),
+        "ema": torch.optim.swa_utils.AveragedModel(source),
+        "compiled": torch.compile(source),
+    }
+    for name, wrapper in wrapped.items():
+        torch.save(wrapper.state_dict(), tmp_path / f"{name}.pth")
+        network = Small()
+        report = weights.load_weights(network, str(tmp_path / f"{name}.pth"))
+        assert torch.equal(network.head.weight, source.head.weight), name
+        assert report.unused == (("n_averaged",) if name == "ema" else ())
+
+
+def test_names_that_are_the_networks_own_are_left(tmp_path):
+    """A network whose own first part is called `module`, and a wrapped one that does not fit."""
+    own = nn.Sequential()
+    own.add_module("module", nn.Conv2d(3, 4, 3))
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    assert weights.load_weights(own, str(tmp_path / "own.pth")).prefix == ""
+    torch.save({f"module.{k}": v for k, v in nn.Linear(2, 2).state_dict().items()}, tmp_path / "x")
+    with pytest.raises(MedexpError, match="It is of another network"):
+        weights.load_weights(Small(), str(tmp_path / "x"))
+
+
 def test_a_medexp_checkpoint_and_safetensors(tmp_path):
     source = Small()
     checkpoint.save({"model": source.state_dict(), "epoch": 3}, tmp_path / "best.pt")

@@ -51,3 +51,27 @@ def test_provenance_names_what_a_reviewer_needs():
     content = runs.provenance(seed=3, device="cpu", data={"train": {"images": 1}}, config_dir=None)
     assert content["seed"] == 3 and content["packages"]["torch"]
     assert content["commit"] is None or len(content["commit"].rstrip("+")) == 40
+
+
+@pytest.mark.parametrize(
+    "state, file, free",
+    [
+        ("failed", "transferred.txt", True),
+        ("failed", "history.csv", False),
+        ("failed", "checkpoints/last.pt", False),
+        ("failed", "first/checkpoints/best.pt", False),
+        ("running", "transferred.txt", False),
+        ("done", "transferred.txt", False),
+    ],
+)
+def test_a_folder_is_free_again_where_a_run_never_began(tmp_path, state, file, free):
+    runs.write_status(tmp_path, state, "why")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("")
+    if free:
+        runs.refuse_overwrite(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        with pytest.raises(ConfigError, match="holds a run already"):
+            runs.refuse_overwrite(tmp_path)
+        assert (tmp_path / file).exists()

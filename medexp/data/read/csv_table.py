@@ -5,11 +5,13 @@ INFO: no public set is behind them.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from medexp.data import names as by_name
 from medexp.data.base import Pool
 from medexp.data.files import folder as existing_folder
 from medexp.data.files import inside, reason
@@ -28,10 +30,17 @@ from medexp.data.photographs import (
 )
 from medexp.data.pixels import Scale
 from medexp.data.segment import CLOSEST, SEGMENTS
-from medexp.errors import MedexpError
+from medexp.errors import ConfigError, MedexpError
 from medexp.runs.files import csv_rows
 
 PARQUET = (".parquet", ".pq")
+# Names that columns of patients usually have, in lower case without signs; the coarsest first, as
+# slides of one patient must not cross a split either.
+PATIENTS = (
+    *("patient", "patientid", "patients", "subject", "subjectid", "person", "personid"),
+    *("participant", "participantid", "pid", "mrn", "case", "caseid", "slide", "slideid"),
+    *("wsi", "wsiid"),
+)
 
 
 class Columns(NamedTuple):
@@ -74,13 +83,18 @@ def load(
     references: str | None = None,
     segments: int = SEGMENTS,
     closest: int = CLOSEST,
+    patient: str | None = None,
+    follow_links: bool = False,
 ) -> Pool:
     """List the images that a table names: a row each, ROOT/<folder>/<path><extension>.
 
     table: CSV in UTF-8 with a header, or Parquet (needs pyarrow), below root or anywhere.
     patient_column, split_column: used where the table has them; a name other than the default must
-        be there, null uses none. Parts are train, val, valid, validation, test (training, testing)
+        be there, null uses none. Where there is no `patient`, a column of another usual name is
+        taken, and a note says so. Parts are train, val, valid, validation, test (training, testing)
         in any case; an empty cell is still to be split.
+    patient: in place of patient_column: a column, `folder` (the one that holds the file), or a
+        regular expression that finds the patient in the path below root.
     classes: the labels in their order; None: all, by number where all are integers, else by name.
     The other arguments are those of read/image_folder.py.
 
@@ -95,9 +109,10 @@ def load(
     chosen = check_classes(classes)
     base = Path(root)
     path = base / table
-    columns = Columns(path_column, label_column, patient_column, split_column)
+    wanted = Columns(path_column, label_column, patient_column, split_column)
     suffix = f".{extension.removeprefix('.')}" if extension else ""
-    rows = read_rows(base, path, columns, (folder, suffix), chosen)
+    columns, cells = open_table(base, path, wanted, patient)
+    rows = read_rows(base, (columns, cells), (folder, suffix), chosen, follow_links)
     names = chosen or in_order({row.label for row in rows})
     if len(names) < 2:
         raise MedexpError(
@@ -111,14 +126,58 @@ def load(
             f"{files[0]}. Paths are dataset.root / dataset.folder / cell + dataset.extension"
         )
     label_of = {name: label for label, name in enumerate(names)}
+    groups, notes = patients_of(rows, columns, wanted, patient, names)
     images = Photographs(
         files,
         labels=[label_of[row.label] for row in rows],
         parts=[row.part for row in rows],
-        groups=[row.patient for row in rows] if rows[0].patient else None,
+        groups=groups,
         places=[row.place for row in rows],
+        notes=(*by_name.doubtful_classes(names), *notes),
     )
     return make_pool("csv_table", base, names, images, pixels)
+
+
+# ---------------------------------------------------------------- patients
+
+
+def patients_of(
+    rows: Sequence[Row],
+    columns: Columns,
+    wanted: Columns,
+    rule: str | None,
+    classes: Sequence[str],
+) -> tuple[list[str] | None, list[str]]:
+    """The patient of each image, None where unknown, and what the tables must say of it.
+
+    columns: as found; wanted: as asked for; rule: dataset.patient.
+    """
+    paths = [PurePosixPath(row.name) for row in rows]
+    if columns.patient is None and rule is not None:
+        groups = by_name.patients_by(rule, list(map(str, paths)), [p.parent.name for p in paths])
+        return groups, [f"patients: by dataset.patient={rule}", *by_name.doubtful_patients(groups)]
+    if columns.patient is None:
+        return None, by_name.suggestion([f"{p.parent.name}/{p.name}" for p in paths])
+    groups = [row.patient for row in rows]
+    notes = []
+    if columns.patient not in (wanted.patient, rule):
+        values = len(set(groups))
+        if values <= len(classes):
+            return None, [
+                f"column {columns.patient} has {values} values only and is not taken for patients "
+                f"(dataset.patient_column={columns.patient} takes it)"
+            ]
+        notes.append(
+            f"patients: column {columns.patient}, by its name (dataset.patient_column=null if "
+            "that is not what it holds)"
+        )
+    return groups, [*notes, *by_name.doubtful_patients(groups)]
+
+
+def usual_column(header: Sequence[str]) -> str | None:
+    """The column that by its name holds patients or slides, the coarsest of several."""
+    plain = {re.sub(r"[\W_]+", "", name).lower(): name for name in reversed(header)}
+    return next((plain[name] for name in PATIENTS if name in plain), None)
 
 
 # ---------------------------------------------------------------- rows
@@ -126,16 +185,17 @@ def load(
 
 def read_rows(
     root: Path,
-    path: Path,
-    wanted: Columns,
+    opened: tuple[Columns, Iterator[tuple[str, dict[str, str]]]],
     around: tuple[str, str],
     classes: Sequence[str],
+    follow_links: bool,
 ) -> list[Row]:
     """Every row of a table, held against the classes (any, where there are none) and each other.
 
-    around: the folder before and the suffix behind each path. Raises MedexpError, with the line.
+    opened: what open_table returns. around: the folder before and the suffix behind each path.
+    Raises MedexpError, with the line.
     """
-    columns, table = open_table(root, path, wanted)
+    columns, table = opened
     below, suffix = around
     rows: dict[str, Row] = {}
     safe: set[str] = set()
@@ -143,7 +203,10 @@ def read_rows(
         key, label, patient, part = (cells[name].strip() if name else "" for name in columns)
         for cell, column in zip((key, label, patient), columns, strict=False):
             if column and not cell:
-                raise MedexpError(f"{place}: the cell of column {column} is empty. Fill it in")
+                other = ", or give dataset.patient_column=null" if column == columns.patient else ""
+                raise MedexpError(
+                    f"{place}: the cell of column {column} is empty. Fill it in{other}"
+                )
         if classes and label not in classes:
             raise MedexpError(
                 f"{place}: label {label!r} is not in dataset.classes ({', '.join(classes)}). Add "
@@ -155,7 +218,7 @@ def read_rows(
                 "meaning of that column give dataset.split_column=null"
             )
         name = f"{PurePosixPath(below, key)}{suffix}"
-        check_path(place, root, name, safe)
+        check_path(place, root, name, safe, follow_links)
         if name in rows:
             raise MedexpError(
                 f"{place}: {name} is named already, at {rows[name].place}. Give each image one row"
@@ -164,17 +227,19 @@ def read_rows(
     return list(rows.values())
 
 
-def check_path(place: str, root: Path, name: str, safe: set[str]) -> None:
+def check_path(place: str, root: Path, name: str, safe: set[str], follow: bool) -> None:
     """Raise MedexpError, with the row that gives it, for a name that leads out of root.
+
+    follow: symbolic links may.
 
     safe: folders that were looked at; for another file in one of them its own link is enough to
     look at, which is many times faster.
     """
     parent, _, last = name.rpartition("/")
     plain = last not in ("", "..") and "\\" not in last and "\0" not in last
-    if plain and parent in safe and not os.path.islink(root / name):
+    if plain and parent in safe and (follow or not os.path.islink(root / name)):
         return
-    inside(root, name, place)
+    inside(root, name, place, follow=follow)
     safe.add(parent)
 
 
@@ -182,9 +247,12 @@ def check_path(place: str, root: Path, name: str, safe: set[str]) -> None:
 
 
 def open_table(
-    root: Path, path: Path, wanted: Columns
+    root: Path, path: Path, wanted: Columns, rule: str | None = None
 ) -> tuple[Columns, Iterator[tuple[str, dict[str, str]]]]:
-    """The columns that a table has of those wanted, and its rows, each with its place in words."""
+    """The columns that a table has of those wanted, and its rows, each with its place in words.
+
+    rule: dataset.patient, which may be a column too, and else leaves none for patients.
+    """
     existing_folder(root, "it should hold the table and the images that it names")
     if not path.is_file():
         there = [p.name for p in sorted(root.iterdir()) if p.suffix in (".csv", *PARQUET)]
@@ -198,12 +266,22 @@ def open_table(
     if first is None:
         raise MedexpError(f"{path} has a header and no rows: need a row for each image")
     header = list(first[1])
-    columns = wanted._replace(
-        patient=known_column(
-            path, header, "patient_column", wanted.patient, ("patient", "subject")
-        ),
-        part=known_column(path, header, "split_column", wanted.part, ("split",)),
-    )
+    patient: str | None
+    others = [name for name in header if name not in (wanted.path, wanted.label, wanted.part)]
+    if rule is not None:
+        patient = rule if rule in header else None
+        if patient is None and rule != "folder" and re.fullmatch(r"[\w ]+", rule):
+            raise ConfigError(
+                f"dataset.patient={rule}: {path} has no such column ({', '.join(header)}), and it "
+                "is neither `folder` nor a regular expression"
+            )
+    elif wanted.patient == "patient" and "patient" not in header and usual_column(others):
+        patient = usual_column(others)
+    else:
+        words = ("patient", "subject")
+        patient = known_column(path, header, "patient_column", wanted.patient, words)
+    part = known_column(path, header, "split_column", wanted.part, ("split",))
+    columns = wanted._replace(patient=patient, part=part)
     return columns, chain([first], rows)
 
 

@@ -124,6 +124,108 @@ def test_no_file_there_at_all(listed):
         load(listed, extension=".png")
 
 
+def test_links_are_followed_where_that_is_asked_for(listed, tmp_path_factory):
+    away = save(tmp_path_factory.mktemp("store") / "far.png")
+    (listed / "images" / "far.png").symlink_to(away)
+    table(listed, "path,label\nimages/far.png,1\nimages/a.png,0\n")
+    with pytest.raises(MedexpError, match="line 2: .* leads out of .*dataset.follow_links=true"):
+        load(listed)
+    pool = load(listed, follow_links=True)
+    assert pool.ids.tolist() == ["images/far.png", "images/a.png"]
+    assert pool.decode(0)[0].shape == pool.shape
+    table(listed, "path,label\n../far.png,1\nimages/a.png,0\n")
+    with pytest.raises(MedexpError, match="line 2: '../far.png': not a plain path below"):
+        load(listed, follow_links=True)
+
+
+# ---------------------------------------------------------------- whose an image is
+
+
+def many(root, header, row, n=24):
+    """A table of n images, row(i) its cells after the path."""
+    for i in range(n):
+        save(root / f"case_{i // 4}" / f"{i % 4}.png", pixels(i, 8, 8))
+    lines = [f"case_{i // 4}/{i % 4}.png,{row(i)}" for i in range(n)]
+    return table(root, "\n".join([f"path,{header}", *lines]))
+
+
+@pytest.mark.parametrize(
+    "name", ["Patient_ID", "subject", "Case ID", "MRN", "slide", "SlideId", "participant_id"]
+)
+def test_a_column_of_patients_is_known_by_its_usual_name_and_said(tmp_path, name):
+    pool = load(many(tmp_path, f"label,age,{name}", lambda i: f"{i % 2},{50 + i},x{i // 3}"))
+    assert pool.groups.tolist() == [f"x{i // 3}" for i in range(24)]
+    assert f"patients: column {name}, by its name (dataset.patient_column=null" in pool.notes[0]
+    rows = split_rows(pool, SplitSettings(test_share=0.25, val_share=0.25)).rows
+    sides = [set(pool.groups[rows[part]].tolist()) for part in ("train", "val", "test")]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert load(tmp_path, patient_column=None).groups is None
+
+
+def test_of_patients_and_slides_patients_are_taken(tmp_path):
+    root = many(tmp_path, "label,slide_id,patient_id", lambda i: f"{i % 2},s{i // 2},p{i // 4}")
+    assert set(load(root).groups) == {f"p{i}" for i in range(6)}
+
+
+def test_a_column_of_two_values_is_no_patient(tmp_path):
+    pool = load(many(tmp_path, "label,case", lambda i: f"{i % 2},{i % 2}"))
+    assert pool.groups is None and "column case has 2 values only" in pool.notes[0]
+    assert set(load(tmp_path, patient_column="case").groups) == {"0", "1"}
+
+
+def test_the_label_is_no_patient(tmp_path):
+    root = many(tmp_path, "case", lambda i: i % 2)
+    assert load(root, label_column="case").groups is None
+
+
+@pytest.mark.parametrize(
+    "rule, want",
+    [
+        ("who", lambda i: f"w{i // 6}"),
+        ("folder", lambda i: f"case_{i // 4}"),
+        (r"case_(\d+)/", lambda i: str(i // 4)),
+        (r"case_\d+", lambda i: f"case_{i // 4}"),
+    ],
+)
+def test_patient_is_a_column_a_folder_or_an_expression(tmp_path, rule, want):
+    root = many(tmp_path, "label,who", lambda i: f"{i % 2},w{i // 6}")
+    pool = load(root, patient=rule)
+    assert pool.groups.tolist() == [want(i) for i in range(24)]
+
+
+@pytest.mark.parametrize(
+    "rule, message",
+    [
+        ("whom", r"dataset.patient=whom: .*labels.csv has no such column \(path, label\)"),
+        (r"case_([0-2])/", r"12 of 24 images have no patient, as case_3/0.png is not matched"),
+        ("case_(", r"dataset.patient=case_\(: no regular expression \("),
+    ],
+)
+def test_a_rule_that_finds_no_patient_is_refused(tmp_path, rule, message):
+    root = many(tmp_path, "label", lambda i: i % 2)
+    with pytest.raises(MedexpError, match=message):
+        load(root, patient=rule)
+
+
+def test_folders_that_may_be_patients_are_suggested(tmp_path):
+    root = many(tmp_path, "label", lambda i: i % 2)
+    (note,) = load(root).notes
+    assert "images share sub-folders, 6 of them" in note and "dataset.patient=folder" in note
+
+
+def test_names_that_may_be_one_or_missing_are_said(tmp_path):
+    labels = ("Benign", "benign", "malignant", "NaN")
+    root = many(
+        tmp_path, "label,patient", lambda i: f"{labels[i % 4]},{('p01', 'P1', 'nan')[i % 3]}"
+    )
+    notes = "\n".join(load(root).notes)
+    assert "classes whose names differ in case, blanks or leading zeros only" in notes
+    assert "'Benign' and 'benign'" in notes and "classes named 'NaN'" in notes
+    assert "'P1' and 'p01'" in notes and "patients or slides named 'nan'" in notes
+    quiet = many(tmp_path, "label,patient", lambda i: f"{'ab'[i % 2]},p{i // 4}")
+    assert load(quiet).notes == ()
+
+
 # ---------------------------------------------------------------- wrong tables
 
 
@@ -160,9 +262,9 @@ def test_missing_table_names_those_there(listed):
         ("path,label,split\nimages/a.png,1,dev\n", r"line 2: split 'dev': need train, val, test"),
         ("path,label\nimages/a.png,1\nimages/b.png,1\n", r"every row has the label '1': need two"),
         (
-            "path,label,patient_id\nimages/a.png,1,7\n",
-            r"has no column patient, but patient_id. If that is what it holds, give "
-            r"dataset.patient_column=patient_id, if not, dataset.patient_column=null",
+            "path,label,patient_code\nimages/a.png,1,7\n",
+            r"has no column patient, but patient_code. If that is what it holds, give "
+            r"dataset.patient_column=patient_code, if not, dataset.patient_column=null",
         ),
         (
             "path,label,Split\nimages/a.png,1,test\n",

@@ -1,6 +1,8 @@
 """Images in class folders: against Pillow and OpenCV alone, and every tree that is wrong."""
 
 import os
+import re
+from itertools import product
 
 import cv2
 import numpy as np
@@ -220,6 +222,92 @@ def test_a_part_may_lack_a_class_but_not_train(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "valid", "Testing")])
+def test_parts_below_the_classes_are_taken_as_given(tmp_path, names):
+    for name, kind, i in product(names, "ab", range(3)):
+        save(tmp_path / kind / name / "deep" / f"{kind}{i}.png")
+    pool = load(tmp_path, size=8)
+    known = {"train": "train", "training": "train", "valid": "val"}
+    want = [known.get(key.split("/")[1].lower(), "test") for key in pool.ids]
+    assert pool.parts.tolist() == want and pool.classes == ("a", "b")
+    assert split_rows(pool, SplitSettings(val_share=0.4)).kind == "given"
+    save(tmp_path / "b" / "loose.png")
+    with pytest.raises(MedexpError, match=r"/b: no train/, or images outside of train/.* or none"):
+        load(tmp_path, size=8)
+
+
+def test_a_folder_named_test_alone_is_no_part(tmp_path):
+    for kind, name in product("ab", ("case1", "test")):
+        save(tmp_path / kind / name / "0.png")
+    assert load(tmp_path, size=8).parts is None
+
+
+def test_folders_of_patients(tmp_path):
+    for kind, case, i in product("ab", range(6), range(3)):
+        save(tmp_path / kind / f"case{case if kind == 'a' else case + 5}" / "left" / f"{i}.png")
+    pool = load(tmp_path, size=8)
+    assert pool.groups is None
+    assert "sub-folders, 11 of them, such as 'case5'" in pool.notes[0]
+    pool = load(tmp_path, size=8, patient="folder")
+    assert pool.groups.tolist() == [key.split("/")[1] for key in pool.ids]
+    assert pool.notes == ("patients: by dataset.patient=folder",)
+    made = split_rows(pool, SplitSettings(test_share=0.25, val_share=0.25))
+    sides = [set(pool.groups[made.rows[part]].tolist()) for part in ("train", "val", "test")]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    save(tmp_path / "a" / "loose.png")
+    message = r"1 of 37 images have no patient, as a/loose.png lies in no folder of a patient"
+    with pytest.raises(MedexpError, match=message):
+        load(tmp_path, size=8, patient="folder")
+
+
+def test_beginnings_of_file_names_are_suggested_and_the_suggestion_works(tmp_path):
+    for kind, i in product("ab", range(24)):
+        save(tmp_path / kind / f"{kind}-{i // 3:03d}_{('', 'flip', 'rot90')[i % 3]}.png")
+    (note,) = load(tmp_path, size=8).notes
+    assert "images share beginnings of file names, 16 of them" in note
+    rule = re.search(r"""'dataset.patient="(.*)"'""", note)[1]
+    assert len(set(load(tmp_path, size=8, patient=rule).groups)) == 16
+
+
+def test_long_numbers_are_identities_whatever_stands_before_them(tmp_path):
+    """As AML_LY_13828388_110.jpg: one person's cells of two kinds are one person's."""
+    for kind, i in product("ab", range(24)):
+        save(tmp_path / kind / f"{kind}_{('LY', 'MO', 'BL')[i % 3]}_{13800000 + i // 4}_{i}.png")
+    (note,) = load(tmp_path, size=8).notes
+    assert "images share numbers in file names, 6 of them, such as '13800000'" in note
+    rule = re.search(r"""'dataset.patient="(.*)"'""", note)[1]
+    groups = load(tmp_path, size=8, patient=rule).groups
+    assert sorted(set(groups)) == [f"{13800000 + i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "name", ["IMG_{0:04d}", "benign ({0})", "{0:08x}-0", "x{0}", "{0:05d}_{1}", "cell_{2}_{0}"]
+)
+def test_numbers_alone_suggest_nothing(tmp_path, name):
+    for kind, i in product("ab", range(12)):
+        number = i + 12 * (kind == "b")
+        save(tmp_path / kind / f"{name.format(number, i % 6, 'uvwxyz'[i % 6])}.png")
+    assert load(tmp_path, size=8).notes == ()
+
+
+def test_masks_beside_images_are_left_out_and_said(tmp_path):
+    for kind, i in product("ab", range(4)):
+        save(tmp_path / kind / f"{kind} ({i}).png")
+        save(tmp_path / kind / f"{kind} ({i})_mask.png")
+    save(tmp_path / "a" / "a (0)_mask_1.png")
+    save(tmp_path / "b" / "masks" / "b (1).png")
+    save(tmp_path / "b" / "lonely_mask.png")  # of no image: it may be a picture of a mask
+    pool = load(tmp_path, size=8)
+    assert len(pool) == 9 and "b/lonely_mask.png" in pool.ids
+    assert (
+        "10 files are named as masks of others, such as a/a (0)_mask.png of a/a (0).png"
+        in (pool.notes[0])
+    )
+    assert len(load(tmp_path, size=8, masks="read")) == 19
+    with pytest.raises(ConfigError, match="dataset.masks=drop: no such choice"):
+        load(tmp_path, size=8, masks="drop")
+
+
 def test_unlabelled_test_images_are_refused(tmp_path):
     parted(tmp_path, "train")
     save(tmp_path / "test" / "1.png")
@@ -315,6 +403,23 @@ def test_links_out_of_the_tree_are_refused(tree, tmp_path_factory, name):
     (tree / name).symlink_to(target if name.endswith("png") else outside)
     with pytest.raises(MedexpError, match=rf"{name}: a symbolic link that leads out of"):
         load(tree)
+
+
+def test_links_are_followed_where_that_is_asked_for(tree, tmp_path_factory):
+    """Clusters link data into place: a file, a class, and a folder into itself."""
+    away = tmp_path_factory.mktemp("store")
+    save(away / "far.png")
+    save(away / "whole" / "w.png")
+    (tree / "benign" / "far.png").symlink_to(away / "far.png")
+    (tree / "third").symlink_to(away / "whole")
+    (tree / "malign" / "loop").symlink_to(tree / "malign")
+    with pytest.raises(MedexpError, match="leads out of .*dataset.follow_links=true"):
+        load(tree, size=8)
+    pool = load(tree, size=8, follow_links=True)
+    assert pool.classes == ("benign", "malign", "third")
+    assert {"benign/far.png", "third/w.png", "malign/a.bmp"} < set(pool.ids.tolist())
+    assert sum(key.startswith("malign/") for key in pool.ids) == 1
+    assert all(pool.decode(row)[0].shape == (8, 8, 3) for row in range(len(pool)))
 
 
 def test_links_within_the_tree_are_read(tree):

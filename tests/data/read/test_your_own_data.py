@@ -1,6 +1,8 @@
 """What both readers of photographs take, through the config and the docs."""
 
 import re
+import shlex
+import shutil
 from itertools import product
 
 import cv2
@@ -11,10 +13,13 @@ from scipy import ndimage
 
 from medexp.config import compose
 from medexp.config.targets import check_node
+from medexp.data.base import Dataset, Split
 from medexp.data.check import check
 from medexp.data.load import load_data
+from medexp.data.names import Source, patients_by, setting, sources
 from medexp.data.read.csv_table import load as load_table
 from medexp.data.read.image_folder import load as load_folder
+from medexp.data.split import refuse_missing_classes
 from medexp.errors import ConfigError, MedexpError
 from tests.conftest import ROOT
 from tests.data.read.kit import pixels, save, table
@@ -177,3 +182,65 @@ def test_the_volume_reader_of_the_docs_runs(tmp_path):
     assert facts == {"spacing": [1.0, 1.0, 1.0]}
     zoomed = ndimage.zoom(np.clip((written.T + 1000) / 1400, 0, 1), (1.6, 0.8, 16 / 24), order=1)
     assert np.allclose(image[..., 0], zoomed)
+
+
+# ---------------------------------------------------------------- told before anything is trained
+
+
+TINY = ("trainer.device=cpu", "trainer.epochs=1", "trainer.resamples=0", "dataset.size=32",
+        "model=ldct_m4", "augment=none")  # fmt: skip
+
+
+def class_folders(root, parts=("train", "val", "test"), each=6):
+    """`each` noisy images of the classes a and b in each part."""
+    for seed, (part, name, i) in enumerate(product(parts, "ab", range(each))):
+        save(root / part / name / f"{i}.png", pixels(seed, 32, 32))
+    return root
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_class_that_a_split_lacks_is_told_before_the_first_epoch(medexp, tmp_path, part):
+    root = class_folders(tmp_path / "mine")
+    shutil.rmtree(root / part / "b")
+    arguments = ("train", "dataset=image_folder", f"dataset.root={root}", *TINY)
+    assert medexp(*arguments, "hydra.run.dir=o") == 1
+    text = " ".join(medexp.err.split())
+    assert f"the {part} split has no image of class b (it has 6 of a), so that scores" in text
+    assert "dataset.split=stratified" in text
+    assert not (tmp_path / "o" / "history.csv").exists()
+    assert medexp(*arguments, "dataset.split=stratified", "hydra.run.dir=p") == 0, medexp.err
+
+
+def test_few_phantoms_may_lack_a_class_where_the_monitor_does_not_need_it():
+    labels = np.array([0, 1, 2])
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    whole = Split(images, labels, labels.astype(str))
+    fewer = Split(images[:2], labels[:2], labels[:2].astype(str))
+    data = Dataset("mine", ("a", "b", "c"), whole, fewer, fewer)
+    refuse_missing_classes(data, synthetic=True, monitor="val_accuracy")
+    with pytest.raises(MedexpError, match="the val split has no image of class c.*source.size="):
+        refuse_missing_classes(data, synthetic=True, monitor="val_auc")
+    with pytest.raises(MedexpError, match="dataset.classes="):
+        refuse_missing_classes(data, synthetic=False, monitor="val_accuracy")
+
+
+def test_the_expressions_of_the_docs_and_of_the_suggestion_pass_the_command_line(tmp_path):
+    """As the shell hands them to Hydra, whose grammar knows brackets, quotes and dollars."""
+    text = (ROOT / "docs/your_own_data.md").read_text(encoding="utf-8")
+    calls = [line for line in text.splitlines() if line.startswith("medexp train") and "'" in line]
+    assert len(calls) == 2
+    suggested = [setting(Source("", "", [], rule)) for rule in ("folder", r"([^/_.() -]+)[^/]*$")]
+    many = sources([f"img_{i // 3:04d}-{i % 3}.png" for i in range(30)])
+    for call in [*calls, *suggested, setting(many[0])]:
+        words = [word for word in shlex.split(call) if word.startswith("dataset")]
+        rule = compose.compose(["dataset=csv_table", *words]).dataset["patient"]
+        assert rule == words[-1].partition("=")[2].strip('"')
+    paths = ["images/p01_left.png", "images/p01_right.png", "images/p2_left.png"]
+    assert patients_by(rule_of(calls[1]), paths, ["images"] * 3) == ["p01", "p01", "p2"]
+    assert patients_by(rule_of(calls[0]), ["a/P012_l.png", "b/P7.png"], ["", ""]) == ["P012", "P7"]
+    found = patients_by(many[0].rule, [f"a/img_{i // 3:04d}-{i % 3}.png" for i in range(30)], [])
+    assert found == [f"img_{i // 3:04d}" for i in range(30)]
+
+
+def rule_of(call):
+    return shlex.split(call)[-1].partition("=")[2].strip('"')
