@@ -93,8 +93,9 @@ def print_papers(rows: Sequence[Mapping[str, Any]]) -> None:
         wrapped(
             "medexp train -m paper=NAME makes the runs that are missing and the table. "
             "paper.budget=smoke (seconds a run), quick (minutes) or full; source=phantom where "
-            "the images are not here. medexp papers audit NAME: what the reported numbers say of "
-            "each other."
+            "the images are not here. A call of dataset= and model= alone is not the paper's run, "
+            "and its table says DEVIATES; recipe=NAME, or the row itself, is. "
+            "medexp papers audit NAME: what the reported numbers say of each other."
         )
     )
 

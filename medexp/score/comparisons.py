@@ -5,9 +5,10 @@ two or more correlated receiver operating characteristic curves", Biometrics 44,
 Sun and Xu (2014), IEEE Signal Processing Letters 21. Shares of right predictions by McNemar's
 (1947) exact test. Several pairs by Holm (1979), Scandinavian Journal of Statistics 6.
 
-All take images as independent: where several are of one patient or slide, p-values are too small
-and intervals too narrow. They are of the trained networks at hand, not of their training: another
-seed may differ more.
+Where images belong to patients or slides, these are what is drawn: the error of a difference of
+areas is that between groups (Obuchowski 1997, Biometrics 53), and McNemar's test becomes that of
+Durkalski et al. (2003), Statistics in Medicine 22. Without groups images count as independent. All
+are of the trained networks at hand, not of their training: another seed may differ more.
 """
 
 import math
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medexp.errors import MedexpError
+from medexp.score.intervals import Groups
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,10 +50,15 @@ class Agreement(NamedTuple):
     p: float
 
 
-def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Areas:
+def delong(
+    labels: npt.ArrayLike,
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+) -> Areas:
     """Compare the areas of two scores of the same images; higher scores mean the positive class.
 
-    labels: (N,), 1 or True where positive; a, b: (N,).
+    labels: (N,), 1 or True where positive; a, b: (N,). groups: (N,), the patient or slide of each.
 
     Undefined are the areas without positives or without negatives; the standard error with only one
     of either; z and the interval where the estimated error is 0, as it is of two curves that are
@@ -79,6 +86,12 @@ def delong(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Areas:
         float(np.var(below_a - below_b, ddof=1)) / m / n**2
         + float(np.var(above_a - above_b, ddof=1)) / n / m**2
     )
+    together = Groups(groups, len(positive))
+    if not together.single:
+        influence = np.zeros(len(positive))
+        influence[positive] = (below_a - below_b) / (m * n) - difference / m
+        influence[~positive] = (above_a - above_b) / (m * n) - difference / n
+        error = math.sqrt(together.variance(influence))
     if error == 0:
         return Areas(area_a, area_b, difference, error, p=None if difference else 1.0)
     z, half = difference / error, NormalDist().inv_cdf(0.975) * error
@@ -101,19 +114,28 @@ def placements(positive: npt.NDArray[np.bool_], values: Floats) -> tuple[Floats,
 
 
 def mcnemar(
-    labels: npt.ArrayLike, predicted_a: npt.ArrayLike, predicted_b: npt.ArrayLike
+    labels: npt.ArrayLike,
+    predicted_a: npt.ArrayLike,
+    predicted_b: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
 ) -> Agreement:
     """Compare two models' predicted classes (N,) of the same images with labels (N,).
 
     p: two-sided, of the exact binomial distribution of the images on which one alone is right; 1
-    where there are none.
+    where there are none. groups: (N,), the patient or slide of each; p is then of the normal
+    distribution of the differences within them.
     """
     truth = np.asarray(labels)
     a, b = np.asarray(predicted_a) == truth, np.asarray(predicted_b) == truth
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    return Agreement(
-        int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), _sign_test(only_a, only_b)
-    )
+    together = Groups(groups, len(truth))
+    if together.single:
+        p = _sign_test(only_a, only_b)
+    else:
+        within = np.bincount(together.codes, a.astype(float) - b, together.count)
+        spread = float(within @ within)
+        p = math.erfc(abs(float(within.sum())) / math.sqrt(2 * spread)) if spread else 1.0
+    return Agreement(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p)
 
 
 def _sign_test(one: int, other: int) -> float:

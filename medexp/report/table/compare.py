@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medexp.report.table.entries import run_labels, run_names
-from medexp.report.table.load import Predictions, Run, read_predictions
+from medexp.report.table.load import Predictions, Run, groups_of, read_predictions
 from medexp.report.table.repeats import Repeats, arranged, find_repeats, scores
 from medexp.report.table.sweeps import leading
 from medexp.score.comparisons import Areas, delong, holm, mcnemar
@@ -14,7 +14,8 @@ from medexp.score.metrics import predict
 
 NOTES = (
     "Difference of AUC: DeLong et al. (1988), with a 95% interval; of accuracy: McNemar's exact"
-    " test. Both take images as independent, and say nothing of the chance in training.",
+    " test. Images of one patient or slide count together where split.csv knows them (Obuchowski"
+    " 1997; Durkalski et al. 2003). Neither says anything of the chance in training.",
     "p (Holm): adjusted for all pairs here, each test by itself (Holm 1979).",
     "Where runs differ in seed or fold alone, the first of them is compared; of more than 12 runs"
     " of a data set, the 12 best by validation.",
@@ -84,8 +85,9 @@ def _pair(
     place = {name: i for i, name in enumerate(read_b.ids)}
     labels, p = read_a.labels, read_a.probabilities
     q = read_b.probabilities[[place[name] for name in read_a.ids]]
-    areas = delong(labels, p[:, 1], q[:, 1]) if p.shape[1] == 2 else Areas()
-    table, count = mcnemar(labels, predict(p), predict(q)), len(labels)
+    groups = groups_of(a.path, a.split, read_a.ids)
+    areas = delong(labels, p[:, 1], q[:, 1], groups) if p.shape[1] == 2 else Areas()
+    table, count = mcnemar(labels, predict(p), predict(q), groups), len(labels)
     low, high = areas.interval or (None, None)
     found = {
         "images": count,

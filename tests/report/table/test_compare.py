@@ -348,3 +348,27 @@ def test_of_many_runs_the_best_twelve_are_compared(make_run: MakeRun, tmp_path: 
     shown = {pair[which] for pair in pairs for which in "ab"}
     worst = {f"m{n}" for n in range(14) if (n * 5) % 14 < 2}
     assert len(pairs) == 66 and shown == {f"m{n}" for n in range(14)} - worst
+
+
+def test_images_of_a_patient_are_drawn_together() -> None:
+    """Every image five times is no more than the images once; unlike images count in full."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    a, b = labels + rng.normal(size=120), labels + 1.6 * rng.normal(size=120)
+    once = delong(labels, a, b)
+    patients = np.repeat(np.arange(120), 5)
+    five = delong(*(np.repeat(values, 5) for values in (labels, a, b)), patients)
+    assert five.difference == pytest.approx(once.difference)
+    assert five.standard_error == pytest.approx(once.standard_error, rel=0.02)
+    alone = delong(*(np.repeat(values, 5) for values in (labels, a, b)))
+    assert alone.standard_error == pytest.approx(once.standard_error / 5**0.5, rel=0.02)
+
+    right = np.where(rng.random(400) < 0.85, 1, 0), np.where(rng.random(400) < 0.75, 1, 0)
+    truth = np.ones(400, int)
+    one = mcnemar(truth, *right)
+    unlike = mcnemar(truth, *right, rng.permutation(400) // 4)
+    assert unlike.p == pytest.approx(one.p, rel=0.6, abs=0.01)
+    alike = mcnemar(*(np.repeat(v, 5) for v in (truth, *right)), np.repeat(np.arange(400), 5))
+    assert alike.p == pytest.approx(one.p, rel=0.5)
+    assert mcnemar(*(np.repeat(v, 5) for v in (truth, *right))).p < one.p**2
+    assert (alike.both, alike.only_a) == (5 * one.both, 5 * one.only_a)
