@@ -160,12 +160,7 @@ def load_as(
         )
         data = replace(data, marks={**data.marks, "CHANGED IMAGES": reason})
     if settings.dataset.target == run.settings.dataset.target:
-        other = read_otherwise(settings, run.settings)
-        notes = (
-            f"dataset.{k}={_text(now)} here, {_text(was)} in training"
-            for k, (now, was) in other.items()
-        )
-        data = replace(data, notes=(*data.notes, *notes))
+        data = replace(data, notes=(*data.notes, *reading_notes(settings, run)))
     return data
 
 
@@ -250,6 +245,15 @@ def read_otherwise(settings: Settings, other: Settings) -> dict[str, tuple[Any, 
         for key in dict.fromkeys([*mine, *theirs])
         if mine.get(key) != theirs.get(key)
     }
+
+
+def reading_notes(settings: Settings, run: Run) -> tuple[str, ...]:
+    """A note for each key by which images are read otherwise than by a run."""
+    other = read_otherwise(settings, run.settings)
+    return tuple(
+        f"dataset.{key}={_text(now)} here, {_text(was)} in training of {run.name}"
+        for key, (now, was) in other.items()
+    )
 
 
 def _reading(settings: Settings) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from medexp.config.line import Line
 from medexp.config.paper import BUDGETS, Paper, parse_paper
 from medexp.config.saved import of_today
 from medexp.config.settings import Settings, decisive
-from medexp.config.tree import without_numbers
+from medexp.config.tree import build, plain, without_numbers
 from medexp.errors import ConfigError, nearest, one_of
 from medexp.runs.files import read_json, write_json, write_text
 
@@ -262,13 +262,20 @@ def state_of(folder: Path, settings: Mapping[str, Any]) -> str:
         return "running"
     if not (folder / "config.yaml").is_file():
         return "failed"
-    if decisive(read_config(folder)) != settings:
+    if decisive(completed(read_config(folder))) != settings:
         return "other"
     if status["state"] == "done":
         return "done"
     saved_state = any(folder.glob("**/checkpoints/last.pt"))
     cut = status["state"] == "running" or "Interrupted" in (status.get("reason") or "")
     return "resume" if saved_state and cut else "failed"
+
+
+def completed(content: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of keys that came after it was written."""
+    with suppress(ConfigError):  # one that is no config of today is compared as it is
+        return dict(plain(build(Settings, content)))
+    return content
 
 
 def read_config(folder: Path) -> dict[str, Any]:

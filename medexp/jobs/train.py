@@ -195,6 +195,9 @@ def data_of(
         return data
     if set(data.classes) == set(origin.classes):  # the head's outputs keep their meaning
         data = binding.in_order(data, origin.classes, origin.name)
+    if settings.dataset.target == origin.settings.dataset.target:
+        notes = binding.reading_notes(settings, origin)
+        data = replace(data, notes=(*data.notes, *notes))
     return known.with_leaks(settings, data, origin, ("val", "test"))
 
 

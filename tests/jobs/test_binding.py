@@ -172,7 +172,9 @@ def test_changed_pixels_are_named(small, medexp):
     assert read(run / "status.json")["state"] == "done"
     assert medexp("eval", f"run={run}", "dataset.size=20") == 0, medexp.err
     notes = read(newest(run) / "metrics.json")["notes"]
-    assert "dataset.size=20 here, 16 in training" in notes  # every pixel is another: told, no mark
+    assert (
+        f"dataset.size=20 here, 16 in training of {run}" in notes
+    )  # every pixel is another: told, no mark
 
 
 def test_trained_images_are_known_by_their_pixels_under_another_name(small, medexp):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medexp.config.compose import compose
 from medexp.config.line import read_line
 from medexp.config.paper import parse_paper
 from medexp.config.settings import decisive
+from medexp.config.tree import plain
 from medexp.errors import ConfigError
 from medexp.jobs import paper as reproduce
 from tests.conftest import MINE, read
@@ -235,6 +237,16 @@ def test_what_does_not_go_with_a_table_is_refused(table, medexp):
         assert "paper=pcam_tabel4: no such option. Did you mean 'pcam_table4'?" in medexp.err
     assert table("paper.budget=tiny") == 2
     assert "paper.budget=tiny: no such choice" in medexp.err
+
+
+def test_a_run_from_before_a_key_came_is_still_that_run(tmp_path):
+    settings = plain(compose(["recipe=ldct", "model=ldct_m4"]))
+    facts = decisive(settings)
+    older = settings | {"trainer": {k: v for k, v in settings["trainer"].items() if k != "ema"}}
+    (tmp_path / "status.json").write_text(json.dumps({"state": "done"}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    assert reproduce.state_of(tmp_path, facts) == "done"
+    assert reproduce.state_of(tmp_path, facts | {"trainer.ema": 0.9}) == "other"
 
 
 def test_a_run_of_another_table_with_the_same_settings_is_taken(table, medexp, workplace):
