@@ -4,12 +4,13 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medexp.jobs import audit
-from medexp.runs.files import write_text
+from medexp.runs.files import is_run, write_text
 
 
 def show(folders: Sequence[Path]) -> None:
@@ -18,9 +19,36 @@ def show(folders: Sequence[Path]) -> None:
 
     if not folders:
         return
-    render.show(tables.tables(load.find_runs(folders)))
+    runs = load.find_runs(folders)
+    alone = len(runs) == 1 and is_run(folders[0])
+    render.show(tables.tables(runs), brief=alone)
+    if alone:  # the last lines are what a screen keeps
+        print(textwrap.fill(result(runs[0].metrics or {}), 80, break_long_words=False))
     for folder in folders:
         print(folder)
+
+
+def result(metrics: Mapping[str, Any]) -> str:
+    """A run's result in a sentence: split, headline metrics with their intervals, best epoch."""
+    from medexp.score.metrics import headline
+
+    split = metrics.get("split", "test")
+    scored = metrics.get(split) or {}
+    words = []
+    for short in ("accuracy", "auc", "f1"):
+        key = headline(metrics.get("classes") or ())[short]
+        if (value := scored.get(key)) is not None:
+            ends = (scored.get("ci95") or {}).get(key)
+            between = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+            name = short if short == "accuracy" else short.upper()
+            words.append(f"{name} {value:.3f}{between}")
+    if not words:
+        return "No scores."
+    text = f"Result on {scored['n']:,} {split} images: {', '.join(words)}"
+    if metrics.get("best_epoch"):
+        epochs, monitor = metrics.get("epochs"), metrics.get("monitor")
+        text += f"; best epoch {metrics['best_epoch']} of {epochs} by {monitor}"
+    return f"{text}. All rows and notes: table.md in"
 
 
 def render_again(path: Path) -> None:

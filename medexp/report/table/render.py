@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from medexp.report.page.markup import escaped
 from medexp.report.table.latex import latex
 from medexp.report.table.lines import COLUMNS, Line, lines
 from medexp.report.table.load import Run
-from medexp.report.table.tables import DIFFERENCE, INTERVAL, VERDICT, Row, Table, tables
+from medexp.report.table.tables import DIFFERENCE, INTERVAL, NOT_RUN, VERDICT, Row, Table, tables
 from medexp.runs.files import is_run, read_json, write_text
 from medexp.score.verdict import (
     CANNOT_TELL,
@@ -265,15 +265,28 @@ def _html_cell(kind: str, label: str, printed: str, value: Compared) -> str:
 # ---------------------------------------------------------------- the terminal
 
 
-def show(arranged: Iterable[Table], console: Console | None = None) -> None:
-    """Print tables; in a narrow terminal intervals break over lines, numbers never."""
+def show(arranged: Iterable[Table], console: Console | None = None, *, brief: bool = False) -> None:
+    """Print tables; in a narrow terminal intervals break over lines, numbers never.
+
+    brief: without the rows that no run makes and all notes but those on marks, which a screen of 24
+    lines has no room for.
+    """
     console = console or Console()
-    for table in arranged:
+    for table in map(_brief, arranged) if brief else arranged:
         console.print()
         console.print(Text(table.title, style="bold"))
         console.print(_grid(table, console.width))
         for note in table.footnotes:
             console.print(Text(note, style="dim"))
+
+
+def _brief(table: Table) -> Table:
+    made = [
+        group for group in table.groups if any(row.state not in (None, NOT_RUN) for row in group)
+    ]
+    marks = {mark for row in table.rows for mark in row.marks} | {"DIFFERENT IMAGES"}
+    kept = [note for note in table.footnotes if note.startswith(tuple(marks))]
+    return replace(table, groups=tuple(made) or table.groups, footnotes=tuple(kept))
 
 
 def _grid(table: Table, width: int) -> Grid:
