@@ -102,6 +102,7 @@ def dispatch(arguments: list[str]) -> int:
         )
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
+    os.environ.pop("MEDEXP_CONFIG_DIR", None)  # only the command line says whose modules run
     if folder := option_after(rest, "--config-dir"):
         add_config_dir(folder)
     return COMMANDS[command](rest)

@@ -32,8 +32,8 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
   --config-dir DIR   DIR/<group>/*.yaml join the groups; DIR/*.py can be named
                      as _target_
   --cfg job          print the config and stop
-  trusted=PACKAGE    resume= and init_from= may name what is in these packages
-                     too: see SECURITY.md
+  trusted=PACKAGE    the run of resume= or init_from= may call what is in this
+                     package too; SECURITY.md: what it may call anyway
 """
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from medexp.data.base import Info
+from medexp.data.hdf5_links import refuse_links, refuse_other_files
 from medexp.data.headers import Header, read_header
 from medexp.data.pixels import BACKGROUNDS, Scale, laid_over, scaled, with_channels
 from medexp.data.samples import read_samples, unread
@@ -359,41 +360,10 @@ def hdf5_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
     data = file.get(key)
     if not isinstance(data, h5py.Dataset):
         raise MedexpError(f"{path} has no dataset {key!r} (it has: {', '.join(file) or 'none'})")
-    if data.external or data.is_virtual:
-        others = [row[0] for row in data.external or data.virtual_sources()]
-        raise MedexpError(
-            f"{path}: {key} takes its values from other files ({', '.join(map(str, others[:3]))}), "
-            "whose changes would not be noticed. Copy them into the file: "
-            f"new.create_dataset({key!r}, data=old[{key!r}])"
-        )
+    refuse_other_files(data, path, key)
     if data.size == 0:
         raise MedexpError(f"{path}: {key} is empty, shape {data.shape}")
     return data
-
-
-def refuse_links(file: h5py.File, path: Path, key: str) -> None:
-    """Raise MedexpError where a key leads into another file, before that is opened.
-
-    A soft link to another key of the same file is followed, and held against the same rule.
-    """
-    waiting, hops = [part for part in key.split("/") if part], 0
-    at: list[str] = []
-    while waiting:
-        at.append(waiting.pop(0))
-        link = file.get("/".join(at), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            raise MedexpError(
-                f"{path}: {key} is a link to {link.path} in another file, {link.filename}, whose "
-                "changes would not be noticed. Copy it: old.copy(KEY, new)"
-            )
-        if isinstance(link, h5py.SoftLink):
-            hops += 1
-            if hops > 16:
-                raise MedexpError(f"{path}: {key} is a link that leads to itself")
-            parts = [part for part in link.path.split("/") if part]
-            at, waiting = ([] if link.path.startswith("/") else at[:-1]), parts + waiting
-        elif link is None:
-            return
 
 
 def hdf5_rows(path: Path, key: str, block: int = 512) -> Callable[[int], np.ndarray]:

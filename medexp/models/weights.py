@@ -128,7 +128,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     ]
     if wrong:
         raise MedexpError(
-            f"model.weights={path}: '{wrong[0]}' is no dense tensor, so it is no state dict"
+            f"model.weights={path}: '{wrong[0]}' is no tensor, or a sparse one, so it is no state "
+            "dict"
         )
     return {str(name): value for name, value in content.items()}
 

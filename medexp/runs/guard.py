@@ -1,5 +1,6 @@
 """Files that may be somebody else's: read within bounds, as plain data, inside their folder."""
 
+import logging
 import os
 import re
 import stat
@@ -61,9 +62,9 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_LOADER)  # the safe loader, in C where PyYAML has it
     except (ValueError, yaml.YAMLError, OverflowError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise MedexpError(f"{where}: is not valid YAML ({printable(said)})") from error
+        raise MedexpError(f"{where} is not valid YAML ({printable(said)})") from error
     except (TypeError, AttributeError, KeyError) as error:  # PyYAML's, of a tag on the wrong node
-        raise MedexpError(f"{where}: is not valid YAML ({type(error).__name__})") from error
+        raise MedexpError(f"{where} is not valid YAML ({type(error).__name__})") from error
 
 
 def _refuse_bomb(text: str, where: str) -> None:
@@ -86,6 +87,13 @@ def _refuse_bomb(text: str, where: str) -> None:
             if plain or (event.tag and not event.tag.endswith(":str")):
                 size = len(event.value)
                 raise MedexpError(f"{where}, line {line}: a number of {size:,} characters")
+
+
+class Shown(logging.Formatter):
+    """A formatter of logs whose text no terminal obeys: names of files and classes stand in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(printable(super().format(record)))
 
 
 def cell(value: Any) -> Any:

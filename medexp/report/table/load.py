@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from medexp.errors import MedexpError, printable
 from medexp.runs.files import read_json
 from medexp.runs.guard import read_yaml, refuse_special
