@@ -261,8 +261,9 @@ def defined_in(folder: Path, dotted: str) -> bool:
     if parts[0] in sys.stdlib_module_names:
         return False
     loaded = getattr(sys.modules.get(parts[0]), "__file__", None)
-    if loaded and not Path(loaded).resolve().is_relative_to(folder.resolve()):
-        return False  # the name of another package, which is what an import would give
+    theirs = [folder / f"{parts[0]}.py", folder / parts[0] / "__init__.py"]
+    if loaded and Path(loaded).resolve() not in [file.resolve() for file in theirs]:
+        return False  # an import would give another package of that name
     return _defines(folder, tuple(parts[:-1]), parts[-1], 0)
 
 
