@@ -1,7 +1,12 @@
 """What a user is meant to read: errors, and the remedy of a misspelt name. Others are defects."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+# Control characters but tab and line feed; signs that turn the direction in which text is read.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class MedexpError(Exception):
@@ -31,3 +36,15 @@ def one_of(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigError unless `value` of the key is one of the choices."""
     if value not in choices:
         raise ConfigError(f"{key}={value}: no such choice. {nearest(value, choices)}")
+
+
+def printable(value: Any) -> Any:
+    """Text of a file as it can be shown: what a terminal would obey is spelled out, as \\x1b is.
+
+    Of lists and mappings, the same with all texts in them.
+    """
+    if isinstance(value, str):
+        return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), value)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value

@@ -61,7 +61,9 @@ def medexp(workplace, capsys, monkeypatch, request):
         monkeypatch.setattr("medexp.report.figure.plots.write_plots", lambda folder: None)
 
     def run(*arguments):
+        path = list(sys.path)
         run.code = cli.run(list(map(str, arguments)))
+        sys.path[:] = path  # each command is a process of its own
         # Hydra's handlers of a job write to this test's stderr, which the next one finds closed.
         root = logging.getLogger()
         for handler in root.handlers.copy():

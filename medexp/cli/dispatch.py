@@ -18,7 +18,8 @@ from medexp.cli.eval import evaluate
 from medexp.cli.train import train
 from medexp.config.groups import option_after
 from medexp.config.saved import add_config_dir
-from medexp.errors import ConfigError, MedexpError, nearest
+from medexp.config.trust import set_trusted
+from medexp.errors import ConfigError, MedexpError, nearest, printable
 
 HELP = """\
 medexp: config-driven experiments in medical-image classification
@@ -70,7 +71,7 @@ def ended(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     except MedexpError as error:
         return complain(error, 2 if isinstance(error, ConfigError) else 1, full)
     except KeyboardInterrupt as error:
-        print(f"medexp: {error or 'stopped at once'}", file=sys.stderr)
+        print(f"medexp: {printable(str(error)) or 'stopped at once'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `medexp models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +82,7 @@ def complain(error: Exception, code: int, full: bool) -> int:
     """Print an error as a user reads it, before it the traceback if `full`; returns the code."""
     if full:
         traceback.print_exception(error)
-    print(f"medexp: {error}", file=sys.stderr)
+    print(f"medexp: {printable(str(error))}", file=sys.stderr)
     return code
 
 
@@ -89,7 +90,7 @@ def dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
-    command, rest = arguments[0], arguments[1:]
+    command, rest = arguments[0], set_trusted(arguments[1:])
     if command == "--version":
         print(f"medexp {__version__}")
         return 0
@@ -101,6 +102,7 @@ def dispatch(arguments: list[str]) -> int:
         )
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
+    os.environ.pop("MEDEXP_CONFIG_DIR", None)  # only the command line says whose modules run
     if folder := option_after(rest, "--config-dir"):
         add_config_dir(folder)
     return COMMANDS[command](rest)

@@ -23,6 +23,10 @@ digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
                      runs' probabilities, on the data of the first; run=[A,B,C]
                      is the same
   medexp eval run=DIR explain=gradcam explain.n=12   or saliency, features
+  medexp eval run=DIR --config-dir mine       a run of modules of your own: it is
+                     not asked where they are
+  medexp eval run=DIR trusted=timm            it may call what is in this package
+                     too; SECURITY.md: what it may call anyway
 """
 
 
@@ -30,14 +34,13 @@ def evaluate(words: list[str]) -> int:
     """Evaluate one run; an ensemble of runs gets a folder in outputs/ensembles."""
     if "-h" in words or "--help" in words:
         return print_help(EVAL_HELP, words)
-    from medexp.config.saved import primary_of_run, with_config_dirs
+    from medexp.config.saved import primary_of_run
     from medexp.jobs.job import run_jobs
 
     line = read_line(words)
     folders = folders_of(line.text("run"))
     if not folders:
         raise ConfigError("run: missing. Give the run directory: medexp eval run=outputs/...")
-    line = with_config_dirs(line, folders)
     target = f"{folders[0]}/eval"
     if len(folders) > 1:
         target = "outputs/ensembles"

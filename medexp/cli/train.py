@@ -32,6 +32,8 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
   --config-dir DIR   DIR/<group>/*.yaml join the groups; DIR/*.py can be named
                      as _target_
   --cfg job          print the config and stop
+  trusted=PACKAGE    the run of resume= or init_from= may call what is in this
+                     package too; SECURITY.md: what it may call anyway
 """
 
 
@@ -39,13 +41,12 @@ def train(words: list[str]) -> int:
     """Run a job, a sweep, or the runs that a paper's table needs."""
     if "-h" in words or "--help" in words:
         return print_help(TRAIN_HELP, words)
-    from medexp.config.saved import primary_of_run, with_config_dirs
+    from medexp.config.saved import primary_of_run
     from medexp.jobs.finish import finish_paper
     from medexp.jobs.job import run_jobs
 
     line = read_line(words)
     folder = line.text("resume")
-    line = with_config_dirs(line, [folder] if folder else [])
     for key in ("explain", "tta"):
         if line.sets(key):
             raise ConfigError(f"{key}: of a finished run. Use medexp eval run=DIR {key}=...")

@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from medexp.config.groups import conf_dir, groups
-from medexp.config.line import Line, folders_of, read_line
+from medexp.config.line import Line, folders_of
+from medexp.config.trust import check_saved
 from medexp.errors import ConfigError, MedexpError
 from medexp.runs.files import read_json
+from medexp.runs.guard import read_yaml, refuse_ways_out
 
 # Where the targets of runs that an older version made are now.
 MOVED = {
@@ -31,12 +33,19 @@ MOVED = {
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The plain config of a run; MedexpError where its config.yaml is none."""
+    """The plain config of a run, held against what one that is not the user's own may name.
+
+    Raises MedexpError where its config.yaml is none, or the folder holds what leads out of it, and
+    ConfigError for what it may not name (config/trust.py). Nothing that it names is imported.
+    """
     path = folder / "config.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or "names" not in content:
+    refuse_ways_out(folder)
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(content.get("names"), dict):
         raise MedexpError(f"{path}: is not the config of a run (it has no 'names')")
-    return dict(of_today(content))
+    made = dict(of_today(content))
+    check_saved(made, path, config_dir_of_run(folder))
+    return made
 
 
 # Targets that one target with more arguments has taken the place of: the option that says which.
@@ -131,25 +140,11 @@ def complete_folders(word: str) -> list[str]:
     ]
 
 
-def config_dir_of_run(folder: str) -> str | None:
-    """The --config-dir that a run was started with, if it is still there."""
-    path = Path(folder) / "provenance.json"
+def config_dir_of_run(folder: Path) -> str | None:
+    """The --config-dir that a run says it was started with: to be told, never to be searched."""
+    path = folder / "provenance.json"
     used = read_json(path).get("config_dir") if path.is_file() else None
-    return used if used and Path(used).is_dir() else None
-
-
-def with_config_dirs(line: Line, runs: Sequence[str]) -> Line:
-    """The line with the --config-dir that the runs it names were made with, if it names none.
-
-    Of several folders the first is searched for groups; the modules in all can be imported.
-    """
-    used = [folder for run in runs if (folder := config_dir_of_run(run))]
-    if line.config_dir or not used:
-        return line
-    for folder in dict.fromkeys(used):
-        add_config_dir(folder)
-    add_config_dir(used[0])  # last, so that its modules are found first
-    return read_line([*line.words, "--config-dir", used[0]])
+    return used if isinstance(used, str) else None
 
 
 def add_config_dir(folder: str) -> None:

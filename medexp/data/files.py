@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from medexp.data.base import Info
+from medexp.data.hdf5_links import refuse_links, refuse_other_files
 from medexp.data.headers import Header, read_header
 from medexp.data.pixels import BACKGROUNDS, Scale, laid_over, scaled, with_channels
 from medexp.data.samples import read_samples, unread
@@ -368,9 +369,11 @@ def hdf5(path: Path) -> Iterator[h5py.File]:
 
 def hdf5_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
     """The dataset of that key; MedexpError says which keys there are instead."""
+    refuse_links(file, path, key)
     data = file.get(key)
     if not isinstance(data, h5py.Dataset):
         raise MedexpError(f"{path} has no dataset {key!r} (it has: {', '.join(file) or 'none'})")
+    refuse_other_files(data, path, key)
     if data.size == 0:
         raise MedexpError(f"{path}: {key} is empty, shape {data.shape}")
     return data
@@ -386,7 +389,8 @@ def hdf5_rows(path: Path, key: str, block: int = 512) -> Callable[[int], np.ndar
     @lru_cache(maxsize=4)
     def read(number: int) -> np.ndarray:
         with hdf5(path) as file:
-            return np.asarray(file[key][number * block : (number + 1) * block])
+            rows = hdf5_dataset(file, path, key)
+            return np.asarray(rows[number * block : (number + 1) * block])
 
     def row(index: int) -> np.ndarray:
         with lock:

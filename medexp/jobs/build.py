@@ -15,6 +15,7 @@ from medexp.errors import ConfigError
 from medexp.models.stages import freeze, named_stages
 from medexp.models.weights import Loaded, load_weights, normalise_input
 from medexp.runs.files import write_text
+from medexp.runs.guard import refuse_ways_out
 from medexp.train import device as devices
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,10 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
 
 
 def run_folder(key: str, folder: str) -> Path:
-    """A run's folder; ConfigError where it holds no best weights."""
+    """A run's folder; ConfigError where it holds no best weights, MedexpError for a way out."""
     path = Path(folder)
+    if path.is_dir():
+        refuse_ways_out(path)
     if not (path / "checkpoints" / "best.pt").is_file():
         raise ConfigError(
             f"{key}={folder}: no checkpoints/best.pt there. Give the folder of a run, which "

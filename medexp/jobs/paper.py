@@ -17,8 +17,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medexp.config.line import Line
 from medexp.config.paper import BUDGETS, Paper, parse_paper
 from medexp.config.saved import of_today
@@ -26,6 +24,7 @@ from medexp.config.settings import Settings, decisive
 from medexp.config.tree import build, plain, without_numbers
 from medexp.errors import ConfigError, nearest, one_of
 from medexp.runs.files import read_json, write_json, write_text
+from medexp.runs.guard import read_yaml
 
 REPEATED = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
 
@@ -286,7 +285,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)  # each row of a table looks through the runs of the others
 def _read_config(file: Path, changed: int) -> dict[str, Any]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = read_yaml(file)
     return dict(of_today(content)) if isinstance(content, dict) else {}
 
 

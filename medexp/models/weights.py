@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from medexp.errors import ConfigError, MedexpError
 from medexp.models.standard import IMAGENET_STATISTICS
+from medexp.runs import checkpoint
 
 # What training code wraps networks in: DataParallel, Lightning modules, torch.compile.
 WRAPPERS = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "_orig_mod.")
@@ -152,7 +153,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = _read_safetensors(path)
     else:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = checkpoint.read_tensors(path)
         except Exception as error:
             raise MedexpError(
                 f"model.weights={path}: cannot be read ({_first_line(error)}). It is "
@@ -163,10 +164,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise MedexpError(f"model.weights={path}: holds no tensors by name (a state dict)")
-    wrong = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    wrong = [
+        name
+        for name, value in content.items()
+        if not isinstance(value, Tensor) or value.layout is not torch.strided
+    ]
     if wrong:
         raise MedexpError(
-            f"model.weights={path}: '{wrong[0]}' is no tensor, so it is no state dict"
+            f"model.weights={path}: '{wrong[0]}' is no tensor, or a sparse one, so it is no state "
+            "dict"
         )
     return {str(name): value for name, value in content.items()}
 

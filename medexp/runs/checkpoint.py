@@ -1,6 +1,7 @@
 """Atomic checkpoints: one plain dict, loaded with `weights_only=True`."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write beside the target and rename, so that a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # a link there would lead the weights somewhere else
+    with temporary.open("xb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
@@ -27,7 +29,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"{path}: no such checkpoint. The run has not finished an epoch, or it was removed"
         )
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = read_tensors(path, device)
     except Exception as error:
         said = (str(error).splitlines() or ["it is empty"])[0]
         raise MedexpError(
@@ -37,3 +39,23 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise MedexpError(f"{path}: holds no 'model', so it is not one of medexp's checkpoints")
     return state
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What torch saved in a file, as plain data and tensors; no code in the file is run.
+
+    Raises MedexpError for a file that unpacks to more than it has bytes: torch packs nothing, so
+    what is read is never larger than the file. Whatever else torch cannot read it raises.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        packed = file.read(4) == b"PK\x03\x04"
+    if packed:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise MedexpError(
+                f"its {size:,} bytes unpack to {unpacked:,}, and torch's own files are not packed"
+            )
+    return torch.load(path, map_location=device, weights_only=True)

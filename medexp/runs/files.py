@@ -15,6 +15,7 @@ from typing import Any
 
 from medexp import __version__
 from medexp.errors import ConfigError, MedexpError
+from medexp.runs.guard import MAX_JSON, read_bounded, refuse_special
 
 SCHEMA = 1
 # What a run that never began may have written of itself.
@@ -28,7 +29,9 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omeg
 def write_text(path: Path, text: str) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.unlink(missing_ok=True)  # a link there would lead the text somewhere else
+    with temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
     temporary.replace(path)
 
 
@@ -40,9 +43,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; MedexpError names a file that is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bounded(path, MAX_JSON))
     except (OSError, ValueError) as error:
         raise MedexpError(f"{path}: cannot be read as JSON ({error})") from error
+    except RecursionError as error:
+        raise MedexpError(f"{path}: cannot be read as JSON (nested too deep)") from error
     if not isinstance(content, dict):
         raise MedexpError(f"{path}: holds a {type(content).__name__}, not a JSON object")
     return content
@@ -59,6 +64,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells of each row; every column asked for is there and not cut off."""
+    refuse_special(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

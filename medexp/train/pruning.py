@@ -12,8 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import yaml
-
+from medexp.runs.guard import read_yaml
 from medexp.score.metrics import direction
 
 OTHERS = 4  # fewer have no median worth the name
@@ -48,7 +47,7 @@ def of_a_sweep(run: Path) -> bool:
     path = run / ".hydra" / "hydra.yaml"
     if not path.is_file():
         return False
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     return bool(content["hydra"]["mode"] == "MULTIRUN")
 
 

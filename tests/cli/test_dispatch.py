@@ -58,10 +58,15 @@ def test_metrics_come_back_from_predictions_alone(toy):
 
 def test_eval_repeats_the_test_metrics_exactly(toy, medexp):
     run = toy()
-    assert medexp("eval", f"run={run}") == 0
+    assert medexp("eval", "--config-dir", MINE, f"run={run}") == 0
     (folder,) = (run / "eval").iterdir()
     assert read(folder / "metrics.json")["test"] == read(run / "metrics.json")["test"]
-    assert medexp("eval", f"run={run}", "split=train", "dataset=toy", "dataset.n=64") == 0
+    assert (
+        medexp(
+            "eval", "--config-dir", MINE, f"run={run}", "split=train", "dataset=toy", "dataset.n=64"
+        )
+        == 0
+    )
     scored = read(max((run / "eval").iterdir()) / "metrics.json")
     assert scored["train"]["n"] == 64 and scored["split"] == "train"
     # The table is of the split that was asked for, and says so.
@@ -443,11 +448,13 @@ def test_models_prints_layers_as_keras_does(medexp):
 @pytest.mark.parametrize("kind", ["saliency", "gradcam", "features"])
 def test_explain_writes_pictures(toy, medexp, kind):
     run = toy("trainer.epochs=1")
-    assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=2") == 0, medexp.err
+    assert (
+        medexp("eval", "--config-dir", MINE, f"run={run}", f"explain={kind}", "explain.n=2") == 0
+    ), medexp.err
     (folder,) = (run / "eval").iterdir()
     pictures = list((folder / "explain").glob(f"{kind}-*.png"))
     assert pictures and all(p.stat().st_size > 2000 for p in pictures)
-    assert medexp("eval", f"run={run}", f"explain={kind}", "explain.n=0") == 2
+    assert medexp("eval", "--config-dir", MINE, f"run={run}", f"explain={kind}", "explain.n=0") == 2
     assert "explain.n=0" in medexp.err
 
 
@@ -463,7 +470,7 @@ def test_weights_and_stages_on_the_command_line(toy, medexp):
     for name in both[0]:
         same = torch.equal(both[0][name], both[1][name])
         assert same == name.startswith("features"), name
-    assert medexp("eval", f"run={frozen}") == 0
+    assert medexp("eval", "--config-dir", MINE, f"run={frozen}") == 0
     counts = read(frozen / "metrics.json")["parameters"]
     assert counts["trainable"] < read(first / "metrics.json")["parameters"]["trainable"]
     toy("+model.stages.heads.l2=0.1", code=2)
@@ -477,7 +484,9 @@ def test_volumes_train_and_are_explained_by_a_montage(medexp):
     rest = ("trainer.epochs=1", "trainer.batch_size=4", "trainer.resamples=20")
     assert medexp("train", *own, *rest) == 0, medexp.err
     (run,) = Path("outputs/volumes-slices").iterdir()
-    assert medexp("eval", f"run={run}", "explain=gradcam", "explain.n=1") == 0, medexp.err
+    assert (
+        medexp("eval", "--config-dir", MINE, f"run={run}", "explain=gradcam", "explain.n=1") == 0
+    ), medexp.err
     (folder,) = (run / "eval").iterdir()
     assert list((folder / "explain").glob("gradcam-1*.png"))
     assert medexp("train", "--config-dir", MINE, "dataset=volumes", "model=native1") == 2

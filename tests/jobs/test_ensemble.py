@@ -28,6 +28,9 @@ def test_p(folder, split="test"):
 test_p.__test__ = False
 
 
+OWN = ("--config-dir", MINE)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Three finished runs of other seeds and widths."""
@@ -78,7 +81,7 @@ def by_hand(run, view, split="test"):
 def test_tta_is_the_mean_over_the_views_and_says_so(trio, medexp):
     run = trio[0]
     plain = (run / "predictions.csv").read_text().splitlines()
-    assert medexp("eval", f"run={run}", "tta=flips_turns") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}", "tta=flips_turns") == 0, medexp.err
     folder = newest(f"{run}/eval/*")
     views = [
         lambda x, k=k, flip=flip: np.rot90(x[:, :, ::-1] if flip else x, k, (1, 2))
@@ -95,13 +98,13 @@ def test_tta_is_the_mean_over_the_views_and_says_so(trio, medexp):
         assert "TTA 8 views" in text
     assert max(map(len, medexp.out.splitlines()[:-1])) <= 80
 
-    assert medexp("eval", f"run={run}", "tta=flips", "tta.vertical=false") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}", "tta=flips", "tta.vertical=false") == 0, medexp.err
     expected = (by_hand(run, lambda x: x) + by_hand(run, lambda x: x[:, :, ::-1])) / 2
     np.testing.assert_allclose(test_p(newest(f"{run}/eval/*")), expected, atol=1e-6)
     assert "TTA 2 views" in medexp.out
 
     for option in ([], ["tta=none"]):  # without it nothing changes, to the bit
-        assert medexp("eval", f"run={run}", *option) == 0, medexp.err
+        assert medexp("eval", *OWN, f"run={run}", *option) == 0, medexp.err
         folder = newest(f"{run}/eval/*")
         again = (folder / "predictions.csv").read_text().splitlines()
         assert again == [plain[0], *(line for line in plain if ",test," in line)]
@@ -115,7 +118,7 @@ def test_tta_is_of_a_finished_run(medexp):
 
 
 def test_a_sweep_over_tta(trio, medexp):
-    assert medexp("eval", "-m", f"run={trio[0]}", "tta=flips,flips_turns") == 0, medexp.err
+    assert medexp("eval", *OWN, "-m", f"run={trio[0]}", "tta=flips,flips_turns") == 0, medexp.err
     assert "TTA 4 views" in medexp.out and "TTA 8 views" in medexp.out
     assert len(list(Path().glob("outputs/sweeps/*/*/predictions.csv"))) == 2
 
@@ -125,7 +128,7 @@ def test_a_sweep_over_tta(trio, medexp):
 
 @pytest.mark.plots
 def test_an_ensemble_is_the_mean_of_its_runs_probabilities(trio, medexp):
-    assert medexp("eval", f"run=[{','.join(map(str, trio))}]") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run=[{','.join(map(str, trio))}]") == 0, medexp.err
     (folder,) = Path("outputs/ensembles").iterdir()
     np.testing.assert_array_equal(test_p(folder), np.mean([test_p(run) for run in trio], axis=0))
     metrics = read(folder / "metrics.json")
@@ -145,7 +148,7 @@ def test_an_ensemble_is_the_mean_of_its_runs_probabilities(trio, medexp):
 
     # Without brackets it is the same, and so is the ensemble evaluated again.
     for given in (f"run={','.join(map(str, trio))}", f"run={folder}"):
-        assert medexp("eval", given) == 0, medexp.err
+        assert medexp("eval", *OWN, given) == 0, medexp.err
         again = max([*Path().glob("outputs/ensembles/*"), *folder.glob("eval/*")], key=str)
         assert (again / "predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
         assert read(again / "metrics.json")["test"] == metrics["test"]
@@ -153,11 +156,11 @@ def test_an_ensemble_is_the_mean_of_its_runs_probabilities(trio, medexp):
 
 def test_an_ensemble_with_tta_on_another_split(trio, medexp):
     given = ("split=val", "tta=flips")
-    assert medexp("eval", f"run={trio[0]},{trio[1]}", *given) == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={trio[0]},{trio[1]}", *given) == 0, medexp.err
     together = test_p(newest("outputs/ensembles/*"), "val")
     apart = []
     for run in trio[:2]:
-        assert medexp("eval", f"run={run}", *given) == 0, medexp.err
+        assert medexp("eval", *OWN, f"run={run}", *given) == 0, medexp.err
         apart.append(test_p(newest(f"{run}/eval/*"), "val"))
     np.testing.assert_array_equal(together, (apart[0] + apart[1]) / 2)
     marks = read(newest("outputs/ensembles/*") / "metrics.json")["marks"]
@@ -170,7 +173,7 @@ def test_an_ensemble_of_other_networks_keeps_the_marks_of_all(trio, medexp):
     metrics = read(other / "metrics.json")
     theirs = {"PARTIAL": "half of it", "VAL SPLIT": "of another evaluation"}
     write_json(other / "metrics.json", metrics | {"model": "exploding", "marks": theirs})
-    assert medexp("eval", f"run={first},{other}", "split=val") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={first},{other}", "split=val") == 0, medexp.err
     scored = read(newest("outputs/ensembles/*") / "metrics.json")
     assert scored["model"] == "toynet+exploding"
     assert list(scored["marks"]) == ["VAL SPLIT", "PARTIAL", "ENSEMBLE of 2"]
@@ -178,12 +181,20 @@ def test_an_ensemble_of_other_networks_keeps_the_marks_of_all(trio, medexp):
     assert "PARTIAL: half of it" in medexp.out
 
 
-def test_runs_from_several_config_dirs(trio, medexp, monkeypatch):
+def test_a_run_is_not_asked_where_its_modules_are(trio, medexp, monkeypatch):
+    """Its config_dir is told, never searched; of several folders one is named, others trusted."""
     Path("theirs").mkdir()
     shutil.copy(MINE / "toy.py", "theirs/theirs.py")
     change(trio[1], model={"_target_": "theirs.Net"})
-    write_json(trio[1] / "provenance.json", {"config_dir": str(Path("theirs").resolve())})
-    assert medexp("eval", f"run={trio[0]},{trio[1]}") == 0, medexp.err
+    folder = Path("theirs").resolve()
+    write_json(trio[1] / "provenance.json", {"config_dir": str(folder)})
+    both = f"run={trio[0]},{trio[1]}"
+    assert medexp("eval", *OWN, both) == 2
+    assert f"{trio[1]}/config.yaml: model._target_=theirs.Net: not among what" in medexp.err
+    assert f"it was made with --config-dir {folder}" in medexp.err
+    assert "theirs" not in sys.modules and str(folder) not in sys.path
+    monkeypatch.syspath_prepend(str(folder))
+    assert medexp("eval", *OWN, both, "trusted=theirs") == 0, medexp.err
     expected = (test_p(trio[0]) + test_p(trio[1])) / 2
     np.testing.assert_array_equal(test_p(newest("outputs/ensembles/*")), expected)
 
@@ -193,18 +204,18 @@ def test_runs_that_do_not_fit_together_are_refused_by_name(trio, medexp):
     both = f"run=[{first},{other}]"
     lines = (other / "split.csv").read_text()
     (other / "split.csv").write_text(lines.replace("test47,test", "test47,train"))
-    assert medexp("eval", both) == 1
+    assert medexp("eval", *OWN, both) == 1
     expected = f"run={other}: its 47 test images are not the 48 of {first} (47 in common)"
     assert expected in medexp.err
     assert len(medexp.err.strip().splitlines()) == 1
-    assert medexp("eval", both, "split=train") == 1
+    assert medexp("eval", *OWN, both, "split=train") == 1
     assert "its 97 train images are not the 96" in medexp.err
     record = read(other / "record.json")
     write_json(other / "record.json", record | {"classes": ["a", "z"]})
-    assert medexp("eval", both) == 1
+    assert medexp("eval", *OWN, both) == 1
     assert f"run={other}: its classes are a, z, those of {first} a, b" in medexp.err
     (unfinished / "metrics.json").unlink()
-    assert medexp("eval", f"run={first},{unfinished}") == 1
+    assert medexp("eval", *OWN, f"run={first},{unfinished}") == 1
     assert f"run={unfinished}: no metrics.json there, so it is not finished" in medexp.err
     assert f"medexp train resume={unfinished}" in medexp.err
 
@@ -218,7 +229,7 @@ def test_wrong_usage_of_an_ensemble(trio, medexp):
         ([f"run={trio[0]},{trio[0]}"], f"run={trio[0]}: named twice"),
         (["run=[]"], "run: missing"),
     ):
-        assert medexp("eval", *arguments) == 2, arguments
+        assert medexp("eval", *OWN, *arguments) == 2, arguments
         assert message in medexp.err
 
 

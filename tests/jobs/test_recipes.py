@@ -123,9 +123,11 @@ def test_two_stages_resume_in_either(medexp, toy):
         path = run / cut / "checkpoints" / "last.pt"
         state = torch.load(path, weights_only=True)
         assert state["epoch"] == 2
-    assert medexp("train", f"resume={run}") == 0, medexp.err
+    assert medexp("train", "--config-dir", MINE, f"resume={run}") == 0, medexp.err
     assert [row["train_loss"] for row in history(run)] == whole
-    assert medexp("train", f"resume={run}", "second.trainer.epochs=3") == 0, medexp.err
+    assert medexp("train", "--config-dir", MINE, f"resume={run}", "second.trainer.epochs=3") == 0, (
+        medexp.err
+    )
     assert [row["train_loss"] for row in history(run)][:4] == whole and len(history(run)) == 5
 
 

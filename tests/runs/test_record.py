@@ -11,7 +11,7 @@ from medexp.runs.record import (
     digest_of_ids,
     read_record,
 )
-from tests.conftest import read
+from tests.conftest import MINE, read
 
 
 def record(**changes):
@@ -56,7 +56,9 @@ def test_a_run_keeps_its_record_when_it_goes_on(toy, medexp):
     assert (made["dataset"], made["model"], made["classes"]) == ("toy", "toynet", ["a", "b"])
     assert made["recipe"]["trainer.epochs"] == 1 and made["seed"] == 0
     assert "trainer.threads" not in made["recipe"]
-    assert medexp("train", f"resume={run}", "trainer.epochs=2") == 0, medexp.err
+    assert medexp("train", "--config-dir", MINE, f"resume={run}", "trainer.epochs=2") == 0, (
+        medexp.err
+    )
     assert read(run / "record.json") == made
     (stretch,) = read(run / "provenance.json")["resumed"]
     assert stretch["changes"] == {"trainer.epochs": {"was": 1, "now": 2}}

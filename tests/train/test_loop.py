@@ -20,6 +20,7 @@ from medexp.errors import ConfigError, Interrupted, MedexpError
 from medexp.jobs import build
 from medexp.train import epochs, loop, losses, sampling, schedules, work
 from medexp.train.epochs import epochs_within
+from tests.conftest import MINE
 from tests.train import kit
 from tests.train.kit import weights
 
@@ -665,7 +666,9 @@ def test_a_phase_without_a_checkpoint_says_that_it_starts_anew(medexp, toy):
     run = toy("trainer.epochs=1")
     (run / "checkpoints" / "last.pt").unlink()
     before = (run / "history.csv").read_text().splitlines()
-    assert medexp("train", f"resume={run}", "trainer.epochs=2") == 0, medexp.err
+    assert medexp("train", "--config-dir", MINE, f"resume={run}", "trainer.epochs=2") == 0, (
+        medexp.err
+    )
     assert f"{run}: nothing to resume here, the phase starts anew" in (run / "run.log").read_text()
     after = (run / "history.csv").read_text().splitlines()
     assert len(after) == 3

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
-from medexp.errors import MedexpError
+from medexp.errors import MedexpError, printable
 from medexp.runs.files import read_json
+from medexp.runs.guard import read_yaml, refuse_special
 from medexp.runs.images import read_images
 
 History = dict[str, list[float | None]]
@@ -22,8 +22,8 @@ History = dict[str, list[float | None]]
 class Run:
     """One run directory as it lies on disk; a failed or unfinished run has no `metrics`.
 
-    `history` holds the columns of history.csv, None where a cell is empty; `overrides` the lines of
-    .hydra/overrides.yaml.
+    Texts are such as a terminal may show (`printable`). `history` holds the columns of history.csv,
+    None where a cell is empty; `overrides` the lines of .hydra/overrides.yaml.
     """
 
     path: Path
@@ -91,14 +91,16 @@ def load_run(path: str | Path) -> Run:
             f"{path} is no run directory: it holds neither status.json nor config.yaml;"
             " name a folder that medexp train wrote"
         )
-    metrics = path / "metrics.json"
+    metrics, status = path / "metrics.json", path / "status.json"
     return Run(
         path=path,
-        config=_mapping(path / "config.yaml", _read_yaml(path / "config.yaml", {})),
-        status=read_json(path / "status.json") if (path / "status.json").exists() else {},
-        metrics=read_json(metrics) if metrics.exists() else None,
+        config=printable(_mapping(path / "config.yaml", _read_yaml(path / "config.yaml", {}))),
+        status=printable(read_json(status)) if status.exists() else {},
+        metrics=printable(read_json(metrics)) if metrics.exists() else None,
         history=_read_history(path / "history.csv"),
-        overrides=tuple(str(o) for o in _read_yaml(path / ".hydra" / "overrides.yaml", [])),
+        overrides=tuple(
+            printable(str(o)) for o in _read_yaml(path / ".hydra" / "overrides.yaml", [])
+        ),
     )
 
 
@@ -130,6 +132,7 @@ def read_predictions(path: str | Path) -> dict[str, Predictions]:
     """
     path = Path(path)
     rows: dict[str, tuple[list[str], list[int], list[list[float]]]] = {}
+    refuse_special(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.reader(file)
@@ -196,10 +199,18 @@ def _is_run(path: Path) -> bool:
 
 
 def _run_paths(folder: Path) -> list[Path]:
-    if _is_run(folder):
-        return [folder]
-    children = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [path for child in children for path in _run_paths(child)]
+    """The run directories at or below a folder; one that links lead into again is listed once."""
+    found, seen, waiting = [], {folder.resolve()}, [folder]
+    while waiting:
+        at = waiting.pop()
+        if _is_run(at):
+            found.append(at)
+            continue
+        for child in at.iterdir():
+            if child.is_dir() and not child.name.startswith(".") and child.resolve() not in seen:
+                seen.add(child.resolve())
+                waiting.append(child)
+    return found
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
@@ -209,12 +220,7 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _read_yaml(path: Path, default: Any) -> Any:
-    if not path.exists():
-        return default
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or default
-    except yaml.YAMLError as error:
-        raise MedexpError(f"{path} is not valid YAML: {error}") from error
+    return (read_yaml(path) if path.exists() else None) or default
 
 
 def _mapping(path: Path, value: Any) -> dict[str, Any]:
@@ -226,6 +232,7 @@ def _mapping(path: Path, value: Any) -> dict[str, Any]:
 def _read_history(path: Path) -> History:
     if not path.exists():
         return {}
+    refuse_special(path)
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     # A run that was killed while writing leaves a short last row: not an epoch.

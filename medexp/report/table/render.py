@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from medexp.errors import MedexpError
+from medexp.errors import MedexpError, printable
 from medexp.report.page.markup import escaped
 from medexp.report.table.latex import latex
 from medexp.report.table.lines import COLUMNS, Line, lines
 from medexp.report.table.load import Run
 from medexp.report.table.tables import DIFFERENCE, INTERVAL, NOT_RUN, VERDICT, Row, Table, tables
 from medexp.runs.files import is_run, read_json, write_text
+from medexp.runs.guard import cell
 from medexp.score.verdict import (
     CANNOT_TELL,
     DIFFERS,
@@ -135,7 +136,7 @@ def load_tables(path: str | Path) -> Report:
         MedexpError: it cannot be read, is none, or was written in another version of the format.
     """
     path = Path(path)
-    content = read_json(path)
+    content = printable(read_json(path))
     if content.get("schema") != SCHEMA:
         raise MedexpError(
             f"{path}: schema {content.get('schema')}; this medexp reads {SCHEMA}. Make it anew from"
@@ -170,11 +171,14 @@ def _compared(node: dict[str, Any]) -> Compared:
 
 
 def csv_text(found: Iterable[Line]) -> str:
-    """The long form (`lines`) as CSV: numbers are exact (`repr`), what is missing is empty."""
+    """The long form (`lines`) as CSV: numbers are exact (`repr`), what is missing is empty.
+
+    A text that a spreadsheet would take for a formula has a quote before it.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows({key: cell(value) for key, value in line.items()} for line in found)
     return text.getvalue()
 
 
@@ -196,7 +200,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_row(cells: Sequence[str], *, bold: bool = False) -> str:
-    marked = (f"**{_plain(cell)}**" if bold else _plain(cell) for cell in cells)
+    marked = (f"**{_plain(one)}**" if bold else _plain(one) for one in cells)
     return f"| {' | '.join(marked)} |"
 
 
@@ -274,10 +278,10 @@ def show(arranged: Iterable[Table], console: Console | None = None, *, brief: bo
     console = console or Console()
     for table in map(_brief, arranged) if brief else arranged:
         console.print()
-        console.print(Text(table.title, style="bold"))
+        console.print(Text(printable(table.title), style="bold"))
         console.print(_grid(table, console.width))
         for note in table.footnotes:
-            console.print(Text(note, style="dim"))
+            console.print(Text(printable(note), style="dim"))
 
 
 def _brief(table: Table) -> Table:
@@ -306,7 +310,8 @@ def _grid(table: Table, width: int) -> Grid:
         )
     for row, following in zip(table.rows, [*table.rows[1:], None], strict=True):
         # Text, not str: Rich would read [brackets] in an override as markup.
-        line = [Text(cell, style=_STYLES[row.kind]) for cell in (_indented(row), *row.cells[1:])]
+        cells = map(printable, (_indented(row), *row.cells[1:]))
+        line = [Text(one, style=_STYLES[row.kind]) for one in cells]
         grid.add_row(*line, end_section=following is not None and following.kind == "reported")
     return grid
 

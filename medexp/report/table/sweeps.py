@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 
+from medexp.errors import MedexpError
 from medexp.report.figure.layout import marks_of
 from medexp.report.table.load import Run
 from medexp.report.table.tables import MISSING
+from medexp.runs.guard import cell, parse_yaml
 from medexp.score.metrics import direction
 
 REPEATS = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
@@ -107,8 +108,8 @@ def value_of(run: Run, key: str) -> Any:
 def _read(text: str) -> Any:
     """A value of the command line; YAML 1.1 takes 1e-3, which has no point, for a word."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
+        return float(text) if "e" in text.lower() else parse_yaml(text, "an override")
+    except (ValueError, MedexpError):
         return text
 
 
@@ -195,19 +196,22 @@ def markdown(sweep: Sweep) -> str:
 
 
 def csv_text(sweep: Sweep) -> str:
-    """search.csv: a line for each job, best first; `value` is exact, of the column `monitor`."""
+    """search.csv: a line for each job, best first; `value` is exact, of the column `monitor`.
+
+    A text that a spreadsheet would take for a formula has a quote before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = list(sweep.values)
-    writer.writerow(
-        ["rank", "run", "dataset", *keys, "monitor", "value", "best_epoch", "marks", "state"]
-    )
+    names = ["rank", "run", "dataset", *keys, "monitor", "value", "best_epoch", "marks", "state"]
+    writer.writerow(map(cell, names))
     for (dataset, monitor), places in _comparable(sweep).items():
         part = sweep.of(places)
         for rank, i in ranked([monitored(run) for run in part.runs], monitor):
             run = part.runs[i]
             writer.writerow(
-                [
+                cell(value)
+                for value in (
                     rank,
                     run.path,
                     dataset,
@@ -217,7 +221,7 @@ def csv_text(sweep: Sweep) -> str:
                     (run.metrics or {}).get("best_epoch"),
                     ";".join(run.marks),
                     run.state,
-                ]
+                )
             )
     return text.getvalue()
 
