@@ -126,6 +126,23 @@ class Pool:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class NewFiles:
+    """How a reader reads files that no label came with: a function `load_new` beside its `load`.
+
+    suffixes: of such files, in lower case. shape, dtype: of an image, as of a Pool; dtype None: as
+    the file has it. read: (file, number of the image in it) -> (image, facts), as a Pool's decode;
+    called from several threads at once, the numbers of a file nearly in order. count: file -> its
+    images; None: each is one.
+    """
+
+    suffixes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[Path, int], tuple[np.ndarray, dict[str, Any]]]
+    count: Callable[[Path], int] | None = None
+
+
 class Rows:
     """array[rows] without its memory: what an index asks for is copied, the rest stays mapped."""
 

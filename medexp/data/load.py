@@ -115,7 +115,7 @@ def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None
     return Dataset(
         pool.name,
         pool.classes,
-        **{part: part_of(kept[part]) for part in PARTS},
+        *(part_of(kept[part]) for part in PARTS),
         partial=(*partial(pool, split.kind), *split.partial),
         notes=(
             *pool.notes,
@@ -154,9 +154,9 @@ def undivided(loaded: Pool | Dataset, on_error: str) -> Dataset:
 
 
 def joined(data: Dataset) -> Dataset:
-    """A data set that its own function has split, as one part; an image of two parts counts once."""
+    """A data set that comes split, as one part; an image that stands in two counts once."""
     splits = list(data.splits().values())
-    ids, first = np.unique(np.concatenate([split.ids for split in splits]), return_index=True)
+    _, first = np.unique(np.concatenate([split.ids for split in splits]), return_index=True)
     rows = np.sort(first)
     groups = [split.groups for split in splits if split.groups is not None]
     every = Split(

@@ -1,4 +1,4 @@
-"""Pictures in class folders and a small run trained on them, for what is done with a finished run."""
+"""Pictures in class folders and a small run trained on them: what finished runs are tested with."""
 
 import sys
 

@@ -27,6 +27,7 @@ from medexp.data.photographs import (
     segmenter_of,
 )
 from medexp.data.pixels import Scale
+from medexp.data.read import image_folder
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import MedexpError
 from medexp.runs.files import csv_rows
@@ -119,6 +120,9 @@ def load(
         places=[row.place for row in rows],
     )
     return make_pool("csv_table", base, names, images, pixels)
+
+
+load_new = image_folder.load_new  # images without labels need no table
 
 
 # ---------------------------------------------------------------- rows

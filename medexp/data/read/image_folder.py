@@ -7,7 +7,7 @@ is behind them.
 from collections import Counter
 from pathlib import Path
 
-from medexp.data.base import Pool
+from medexp.data.base import NewFiles, Pool
 from medexp.data.files import IMAGES, counted, find, folder, inside, subfolders
 from medexp.data.photographs import (
     PARTS_OF,
@@ -20,6 +20,7 @@ from medexp.data.photographs import (
     check_classes,
     in_order,
     make_pool,
+    new_photographs,
     segmenter_of,
 )
 from medexp.data.pixels import Scale
@@ -92,6 +93,26 @@ def load(
     files, labels, parts = (list(column) for column in zip(*listed, strict=True))
     images = Photographs(files, labels, parts, notes=left_out(trees, names, others))
     return make_pool("image_folder", root, names, images, pixels)
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    size: int | list[int] | None = 224,
+    channels: Channels = "rgb",
+    crop: Crop = "none",
+    interpolation: str = "area",
+    scale: Scale | None = None,
+    background: Background = "black",
+    segment: Segment = "none",
+    references: str | None = None,
+    segments: int = SEGMENTS,
+    closest: int = CLOSEST,
+) -> NewFiles:
+    """How images without labels are read; the arguments are those of `load`."""
+    segmenter = segmenter_of(segment, references, segments, closest)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter, scale, background)
+    return new_photographs(shape, pixels)
 
 
 def part_folders(root: Path) -> list[tuple[str, Path]]:
