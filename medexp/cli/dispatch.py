@@ -15,6 +15,7 @@ from medexp import __version__
 from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
 from medexp.cli.eval import evaluate
+from medexp.cli.predict import predict
 from medexp.cli.train import train
 from medexp.config.groups import option_after
 from medexp.config.saved import add_config_dir
@@ -25,6 +26,7 @@ medexp: config-driven experiments in medical-image classification
 
   medexp train   train a network, evaluate its best epoch, write a run directory
   medexp eval    evaluate a finished run again, on other data or another split
+  medexp predict what a finished run says of new images, without labels
   medexp models  the networks: paper, input, parameters, do the counts agree?
   medexp datasets   the data sets: source, licence, size, found here?
   medexp data check   what would falsify a result: copies, shared patients, ...
@@ -43,6 +45,7 @@ Try it without any data:   medexp train source=phantom trainer.epochs=5
 COMMANDS = {
     "train": train,
     "eval": evaluate,
+    "predict": predict,
     "models": models.models,
     "datasets": datasets.datasets,
     "papers": papers.papers,

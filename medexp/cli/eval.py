@@ -17,8 +17,8 @@ digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
   medexp eval run=outputs/pcam-native3/TIME
   medexp eval run=DIR split=val                   train | val | test | all
   medexp eval run=DIR dataset=pcam_kaggle         other data
-  medexp eval run=DIR split=all dataset.root=/b   all images of an external set;
-                     classes go by their names; dataset=image_folder reads folders
+  medexp eval run=DIR split=all dataset.root=/b   all images of an external set,
+                     whose classes go by their names
   medexp eval run=DIR trainer.device=cpu
   medexp eval run=DIR tta=flips_turns             mean over 8 views; or flips
   medexp eval run=A,B,C                           an ensemble: the mean of the

@@ -143,13 +143,18 @@ def with_config_dirs(line: Line, runs: Sequence[str]) -> Line:
 
     Of several folders the first is searched for groups; the modules in all can be imported.
     """
+    used = None if line.config_dir else add_config_dirs(runs)
+    return line if used is None else read_line([*line.words, "--config-dir", used])
+
+
+def add_config_dirs(runs: Sequence[str]) -> str | None:
+    """Make the modules that runs were made with importable; returns the first --config-dir."""
     used = [folder for run in runs if (folder := config_dir_of_run(run))]
-    if line.config_dir or not used:
-        return line
     for folder in dict.fromkeys(used):
         add_config_dir(folder)
-    add_config_dir(used[0])  # last, so that its modules are found first
-    return read_line([*line.words, "--config-dir", used[0]])
+    if used:
+        add_config_dir(used[0])  # last, so that its modules are found first
+    return used[0] if used else None
 
 
 def add_config_dir(folder: str) -> None:

@@ -115,7 +115,9 @@ def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None
     return Dataset(
         pool.name,
         pool.classes,
-        *(part_of(kept[part]) for part in PARTS),
+        train=part_of(kept["train"]),
+        val=part_of(kept["val"]),
+        test=part_of(kept["test"]),
         partial=(*partial(pool, split.kind), *split.partial),
         notes=(
             *pool.notes,
