@@ -135,6 +135,8 @@ class Model:
                 image = self._image(item)
             except MedexpError as error:
                 return item, None, "", str(error)
+            except Exception as error:  # as in the cache's build: a file's fault, not the others'
+                return item, None, "", f"{item.file}: {type(error).__name__}: {error}"
             return item, image, self.known.word(image, item.file), ""
 
         waiting: list[Read] = []
