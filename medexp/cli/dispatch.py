@@ -14,6 +14,7 @@ from collections.abc import Callable
 from medexp import __version__
 from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
+from medexp.cli.doctor import doctor
 from medexp.cli.eval import evaluate
 from medexp.cli.predict import predict
 from medexp.cli.train import train
@@ -33,6 +34,7 @@ medexp: config-driven experiments in medical-image classification
   medexp data explore   PCA, t-SNE, classes and samples of a data set as figures
   medexp data cache   what the cache holds; --clear empties it
   medexp papers  the papers' tables; papers audit: do their numbers agree?
+  medexp doctor  can training work here? versions, devices, speed, data, extras
   medexp report  the table of run or sweep directories; --page: as HTML
 
   medexp COMMAND --help   options and examples of a command
@@ -51,6 +53,7 @@ COMMANDS = {
     "papers": papers.papers,
     "data": data.data,
     "report": report.report,
+    "doctor": doctor,
 }
 
 

@@ -250,7 +250,17 @@ def test_real_patches_train_and_evaluate(medexp, real_data, monkeypatch, dataset
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["eval"], ["predict"], ["models"], ["datasets"], ["data"], ["report"]],
+    [
+        [],
+        ["train"],
+        ["eval"],
+        ["predict"],
+        ["models"],
+        ["datasets"],
+        ["data"],
+        ["report"],
+        ["doctor"],
+    ],
 )
 def test_help_helps_and_imports_no_torch(command):
     script = f"""
