@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medexp.jobs.predict import Summary
 
 PREDICT_HELP = """\
-usage: medexp predict run=DIR images=WHERE [out=FILE] [tta=OPTION] [KEY=VALUE]
+usage: medexp predict run=DIR images=WHERE [out=FILE] [tta=OPTION]
 
 Show new images to the network of a finished run. They are read as the run read
 its own, and no labels are needed. Writes a row an image (path, class, the

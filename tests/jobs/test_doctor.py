@@ -48,9 +48,9 @@ def test_each_precision_is_tried_and_its_speed_told(workplace):
     for precision in ("float32", "bf16"):
         assert "images/s" in found[f"{name}, {precision}"].text
     auto = pick_precision("auto", device)
-    named = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[auto]
+    word = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[auto]
     taken = [key for key, one in found.items() if "trainer.amp=auto takes" in one.text]
-    assert taken == [f"{name}, {named}"]
+    assert taken == [f"{name}, {word}"]
 
 
 def test_the_packages_and_extras_are_those_of_the_project(workplace):
