@@ -19,16 +19,16 @@ probability of each class) to DIR/predict/<time>/predictions.csv, and beside it
 a JSON file that says what it rests on.
 
   medexp predict run=outputs/image_folder-native3/TIME images=new/
-  medexp predict run=DIR images=cell.png          a file, also a volume or a clip
+  medexp predict run=DIR images=cell.png          a file; a volume or a clip too
   medexp predict run=DIR images='new/*/*.png'     a pattern, in quotes
   medexp predict run=DIR images=list.csv          a table with a column of paths
   medexp predict run=DIR images=new/ out=b.csv    or b.parquet
   medexp predict run=DIR images=new/ tta=flips    mean over 4 views of an image
-  medexp predict run=A,B,C images=new/            mean of the runs' probabilities
+  medexp predict run=A,B,C images=new/            the mean of several runs
 
-The column `known` says which images are not new to the run: train, val, test, or
-before (of the run that it started from). An image that cannot be read keeps its
-row, and its reason stands in the column `error`.
+The column `known` says which images are not new to the run: train, val, test,
+or before (of the run that it started from). An image that cannot be read keeps
+its row, and the reason stands in the column `error`.
 
   trainer.device=cpu trainer.eval_batch_size=64 trainer.threads=4   the machine
   --config-dir DIR   your own modules, where the run's own folder has moved
