@@ -1,5 +1,6 @@
 """docs/extending.md, followed to the letter out of the tree: its files, its commands."""
 
+import csv
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from medexp.report.table.load import read_predictions
 from tests.conftest import ROOT, read
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -70,3 +72,20 @@ def test_a_metric_may_not_take_the_place_of_another(mine, medexp):
     assert medexp("train", *words, *more, missing) == 2
     assert "metrics.balanced=mymetrics.balance: mymetrics has no 'balance'" in medexp.err
     assert "epoch 1" not in medexp.err  # refused before anything is trained
+
+
+def test_its_reader_reads_new_images(mine, medexp):
+    words = ("--config-dir", "mine", "dataset=mydata", "model=mynet", "dataset.size=16")
+    more = ("trainer.epochs=1", "trainer.monitor=val_loss", "trainer.resamples=0")
+    run = Path("run")
+    assert medexp("train", *words, *more, f"hydra.run.dir={run}") == 0, medexp.err
+    assert medexp("predict", f"run={run}", "images=data/mydata", "out=new.csv") == 0, medexp.err
+    scored = read_predictions(run / "predictions.csv")["test"]
+    expected = dict(zip(scored.ids, scored.probabilities[:, 1], strict=True))
+    with open("new.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40 and sum(row["known"] == "test" for row in rows) == len(expected)
+    for row in rows:
+        if row["known"] == "test":
+            got = float(row["p_malignant"])
+            assert got == pytest.approx(expected[Path(row["path"]).name], abs=1e-6)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from medexp import __version__
 from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
+from medexp.cli.doctor import doctor
 from medexp.cli.eval import evaluate
+from medexp.cli.predict import predict
 from medexp.cli.train import train
 from medexp.config.groups import option_after
 from medexp.config.saved import add_config_dir
@@ -26,12 +28,14 @@ medexp: config-driven experiments in medical-image classification
 
   medexp train   train a network, evaluate its best epoch, write a run directory
   medexp eval    evaluate a finished run again, on other data or another split
+  medexp predict what a finished run says of new images, without labels
   medexp models  the networks: paper, input, parameters, do the counts agree?
   medexp datasets   the data sets: source, licence, size, found here?
   medexp data check   what would falsify a result: copies, shared patients, ...
   medexp data explore   PCA, t-SNE, classes and samples of a data set as figures
   medexp data cache   what the cache holds; --clear empties it
   medexp papers  the papers' tables; papers audit: do their numbers agree?
+  medexp doctor  can training work here? versions, devices, speed, data, extras
   medexp report  the table of run or sweep directories; --page: as HTML
 
   medexp COMMAND --help   options and examples of a command
@@ -44,11 +48,13 @@ Try it without any data:   medexp train source=phantom trainer.epochs=5
 COMMANDS = {
     "train": train,
     "eval": evaluate,
+    "predict": predict,
     "models": models.models,
     "datasets": datasets.datasets,
     "papers": papers.papers,
     "data": data.data,
     "report": report.report,
+    "doctor": doctor,
 }
 
 

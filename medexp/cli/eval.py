@@ -15,8 +15,10 @@ of them can be overridden. The same data give the same numbers to the last
 digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
 
   medexp eval run=outputs/pcam-native3/TIME
-  medexp eval run=DIR split=val                   train | val | test
+  medexp eval run=DIR split=val                   train | val | test | all
   medexp eval run=DIR dataset=pcam_kaggle         other data
+  medexp eval run=DIR split=all dataset.root=/b   all images of an external set,
+                     whose classes go by their names
   medexp eval run=DIR trainer.device=cpu
   medexp eval run=DIR tta=flips_turns             mean over 8 views; or flips
   medexp eval run=A,B,C                           an ensemble: the mean of the

@@ -194,7 +194,9 @@ class EvalSettings(Settings):
 
     run: str
     ensemble: tuple[str, ...] | None = setting(None, "the runs of run=A,B,C; `run` is the first")
-    split: str = setting("test", "which images", choices=("train", "val", "test"))
+    split: str = setting(
+        "test", "which images; all: every one, undivided", choices=("train", "val", "test", "all")
+    )
     tta: Node | None = setting(None, "test-time augmentation; conf/tta")
     explain: Node | None = setting(None, "pictures of what the network looks at; conf/explain")
 

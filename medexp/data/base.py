@@ -13,6 +13,7 @@ from medexp.errors import MedexpError
 
 PARTS_IN_WORDS = {"train": "training", "val": "validation", "test": "test"}
 PARTS = tuple(PARTS_IN_WORDS)
+WHOLE = "all"  # the one part of a data set that is not divided
 DTYPES = (np.uint8, np.float16, np.float32)
 
 
@@ -125,6 +126,23 @@ class Pool:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class NewFiles:
+    """How a reader reads files that no label came with: a function `load_new` beside its `load`.
+
+    suffixes: of such files, in lower case. shape, dtype: of an image, as of a Pool; dtype None: as
+    the file has it. read: (file, number of the image in it) -> (image, facts), as a Pool's decode;
+    called from several threads at once, the numbers of a file nearly in order. count: file -> its
+    images; None: each is one.
+    """
+
+    suffixes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[Path, int], tuple[np.ndarray, dict[str, Any]]]
+    count: Callable[[Path], int] | None = None
+
+
 class Rows:
     """array[rows] without its memory: what an index asks for is copied, the rest stays mapped."""
 
@@ -210,7 +228,7 @@ def fingerprint_of(split: Split, pixels: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with their class names.
+    """Three splits with their class names, or all images undivided.
 
     partial: why this is less than the public data set ("72 of 262,144 training patches"); marks
         every table PARTIAL.
@@ -218,6 +236,7 @@ class Dataset:
     marks: mark -> reason, for what forbids a comparison (LEAKY: patients on both sides).
     skipped: id -> reason, the images left out because they cannot be read.
     facts: id -> what the file says of itself (size, spacing, ...), where the reader tells.
+    undivided: train, val and test are one and the same split of all images, to be scored whole.
     """
 
     name: str
@@ -230,6 +249,7 @@ class Dataset:
     marks: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    undivided: bool = False
 
     def __post_init__(self) -> None:
         for name, split in self.splits().items():
@@ -243,6 +263,9 @@ class Dataset:
                 )
 
     def splits(self) -> dict[str, Split]:
+        """Its parts by their names; of undivided images the one part `all`."""
+        if self.undivided:
+            return {WHOLE: self.test}
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property

@@ -200,9 +200,14 @@ def decoded(pool: Pool, row: int) -> tuple[np.ndarray, Mapping[str, Any]]:
             f"{pool.ids[row]}: decoded to {image.shape} {image.dtype}, where the reader promised "
             f"{tuple(pool.shape)} {np.dtype(pool.dtype)}"
         )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise MedexpError(f"{pool.files[row]} ({pool.ids[row]}): has NaN or infinite pixels")
+    check_finite(image, f"{pool.files[row]} ({pool.ids[row]})")
     return image, facts
+
+
+def check_finite(image: np.ndarray, name: str) -> None:
+    """Raise MedexpError, with the image's name, for NaN and infinity."""
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise MedexpError(f"{name}: has NaN or infinite pixels")
 
 
 def as_text(lines: list[Line]) -> str:

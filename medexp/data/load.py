@@ -33,6 +33,8 @@ from medexp.errors import ConfigError, MedexpError
 
 log = logging.getLogger(__name__)
 
+NO_SPLIT = "all images, of which no split was drawn"
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -43,15 +45,21 @@ class Replay:
 
 
 def load_data(
-    settings: Settings, *, examine: bool = False, replay: Replay | None = None
+    settings: Settings,
+    *,
+    examine: bool = False,
+    replay: Replay | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """The data set of a config, split and decoded.
 
     examine: as `medexp data check` needs it, which reports what stops a run: unreadable images are
     left out and groups may cross the split. replay: the split is that of a run, whatever was added
-    to the data set since.
+    to the data set since. whole: no split is drawn, all images are one part.
     """
     split = settings.dataset.split
+    if whole:
+        return undivided(load_pool(settings), split.on_error)
     return as_dataset(load_pool(settings), lenient(split) if examine else split, replay)
 
 
@@ -107,7 +115,9 @@ def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None
     return Dataset(
         pool.name,
         pool.classes,
-        **{part: part_of(kept[part]) for part in PARTS},
+        train=part_of(kept["train"]),
+        val=part_of(kept["val"]),
+        test=part_of(kept["test"]),
         partial=(*partial(pool, split.kind), *split.partial),
         notes=(
             *pool.notes,
@@ -120,6 +130,46 @@ def split_pool(pool: Pool, settings: SplitSettings, replay: Replay | None = None
         skipped=skipped,
         facts={str(pool.ids[row]): facts for row, facts in pixels.facts.items()},
     )
+
+
+def undivided(loaded: Pool | Dataset, on_error: str) -> Dataset:
+    """All images of a pool as one part; what cannot be read is left out or refused."""
+    if isinstance(loaded, Dataset):
+        return joined(loaded)
+    pixels = stored(loaded)
+    skipped, notes = unreadable(loaded, on_error, pixels.failed)
+    rows = np.array([row for row in range(len(loaded)) if row not in pixels.failed], np.intp)
+    groups = None if loaded.groups is None else loaded.groups[rows]
+    every = Split(Rows(pixels.array, rows), loaded.labels[rows], loaded.ids[rows], groups)
+    return Dataset(
+        loaded.name,
+        loaded.classes,
+        every,
+        every,
+        every,
+        partial=partial(loaded, ""),
+        notes=(*loaded.notes, NO_SPLIT, *notes, *transparent(pixels.facts)),
+        skipped=skipped,
+        facts={str(loaded.ids[row]): facts for row, facts in pixels.facts.items()},
+        undivided=True,
+    )
+
+
+def joined(data: Dataset) -> Dataset:
+    """A data set that comes split, as one part; an image that stands in two counts once."""
+    splits = list(data.splits().values())
+    _, first = np.unique(np.concatenate([split.ids for split in splits]), return_index=True)
+    rows = np.sort(first)
+    groups = [split.groups for split in splits if split.groups is not None]
+    every = Split(
+        np.concatenate([np.asarray(split.images) for split in splits])[rows],
+        np.concatenate([split.labels for split in splits])[rows],
+        np.concatenate([split.ids for split in splits])[rows],
+        np.concatenate(groups)[rows] if len(groups) == len(splits) else None,
+    )
+    notes = (*data.notes, NO_SPLIT)
+    whole = replace(data, train=every, val=every, test=every, undivided=True, notes=notes)
+    return replace(whole, marks={})  # they are of parts that this has not
 
 
 def transparent(facts: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:

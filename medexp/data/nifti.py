@@ -8,6 +8,7 @@ from typing import Any, Literal
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from scipy import ndimage
 
 from medexp.data.files import AGAIN, reason
 from medexp.errors import MedexpError
@@ -165,3 +166,24 @@ def turn(volume: np.ndarray, affine: np.ndarray, frame: str = "upright") -> np.n
     steps = nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)
     turned: np.ndarray = nib.apply_orientation(volume, steps)
     return turned
+
+
+def windowed(volume: np.ndarray, low: float, high: float) -> np.ndarray:
+    """HU to 0..1, low and below to 0, high and above to 1; in place, float32."""
+    np.clip(volume, low, high, out=volume)
+    volume -= np.float32(low)
+    volume /= np.float32(high - low)
+    return volume
+
+
+def zoomed(volume: np.ndarray, size: Sequence[int], order: int = 1) -> np.ndarray:
+    """Spline-interpolated zoom (SIZ) to `size`: float32 in 0..1.
+
+    scipy.ndimage.zoom, but for the splines' coefficients, which are float32 here, where scipy's
+    float64 would take twice the volume's memory again.
+    """
+    if order > 1:
+        volume = ndimage.spline_filter(volume, order, output=np.float32, mode="mirror")
+    factors = [new / old for new, old in zip(size, volume.shape, strict=True)]
+    made: np.ndarray = ndimage.zoom(volume, factors, order=order, mode="mirror", prefilter=False)
+    return np.clip(made, 0, 1, out=made) if order > 1 else made

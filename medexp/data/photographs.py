@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medexp.data.base import Pool
-from medexp.data.files import is_grey, read_image
+from medexp.data.base import NewFiles, Pool
+from medexp.data.files import IMAGES, is_grey, read_image
 from medexp.data.pixels import (
     BACKGROUNDS,
     INTERPOLATION,
@@ -220,7 +220,6 @@ def decoder(
     images: Photographs, shape: tuple[int, int, int], pixels: Pixels
 ) -> Callable[[int], tuple[np.ndarray, dict[str, Any]]]:
     """row -> (image of `shape` and the pixels' dtype; what files.read_image says of the file)."""
-    height, width, depth = shape
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
         file = images.files[row]
@@ -229,22 +228,40 @@ def decoder(
                 f"{images.places[row]} names {file}, which cannot be found. Correct the row, or "
                 "leave such images out with dataset.on_error=skip"
             )
-        image, facts = pixels.read(file, "L" if depth == 1 else "RGB")
-        if pixels.channels == "auto" and depth == 1 and not is_grey(facts["mode"]):
-            raise MedexpError(
-                f"{file} has colours, where dataset.channels=auto took grey from the first image. "
-                "Give dataset.channels=rgb or grey"
-            )
-        image = pixels.cut(image)
-        if pixels.sides is not None:
-            image = resize(image, height, width, pixels.interpolation)
-            if image.dtype != np.uint8:
-                image = np.clip(image, 0, 1)  # cubic leaves the range, as it cannot with 8 bits
-        elif image.shape != shape:
-            raise MedexpError(
-                f"{file} is {image.shape[1]}x{image.shape[0]} pixels, where the first image is "
-                f"{width}x{height}. Give dataset.size= to bring all to one size"
-            )
-        return pixels.segmenter(image) if pixels.segmenter else image, facts
+        return photograph(file, shape, pixels)
 
     return decode
+
+
+def new_photographs(shape: tuple[int, ...], pixels: Pixels) -> NewFiles:
+    """How photographs without labels are read: as those of a pool of that shape."""
+    height, width, depth = shape
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return photograph(file, (height, width, depth), pixels)
+
+    return NewFiles(IMAGES, (height, width, depth), pixels.dtype, read)
+
+
+def photograph(
+    file: Path, shape: tuple[int, int, int], pixels: Pixels
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A file's image of that shape and the pixels' dtype, and what the file says of itself."""
+    height, width, depth = shape
+    image, facts = pixels.read(file, "L" if depth == 1 else "RGB")
+    if pixels.channels == "auto" and depth == 1 and not is_grey(facts["mode"]):
+        raise MedexpError(
+            f"{file} has colours, where dataset.channels=auto took grey from the first image. "
+            "Give dataset.channels=rgb or grey"
+        )
+    image = pixels.cut(image)
+    if pixels.sides is not None:
+        image = resize(image, height, width, pixels.interpolation)
+        if image.dtype != np.uint8:
+            image = np.clip(image, 0, 1)  # cubic leaves the range, as it cannot with 8 bits
+    elif image.shape != shape:
+        raise MedexpError(
+            f"{file} is {image.shape[1]}x{image.shape[0]} pixels, where the first image is "
+            f"{width}x{height}. Give dataset.size= to bring all to one size"
+        )
+    return pixels.segmenter(image) if pixels.segmenter else image, facts

@@ -25,7 +25,7 @@ from medexp.data.digests import file_digests
 from medexp.errors import MedexpError
 
 # Modules of data/ that the pixels of every reader may go through.
-SHARED = ("files", "headers", "nifti", "npz", "pixels", "samples", "segment", "unpack")
+SHARED = ("axes", "files", "headers", "nifti", "npz", "pixels", "samples", "segment", "unpack")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from medexp.config.settings import (
 )
 from medexp.config.tree import build as build_settings
 from medexp.config.tree import plain
-from medexp.data.base import PARTS, Dataset, Split
+from medexp.data.base import PARTS, WHOLE, Dataset, Split
 from medexp.data.load import Replay, load_data
 from medexp.data.store import pixels_of
 from medexp.errors import ConfigError, RefusedError
@@ -131,8 +131,8 @@ def load_as(
 ) -> Dataset:
     """The data of a later command: the run's own split, unless another one or other data are asked.
 
-    needed: the splits that must be whole. exact: nothing may differ (`resume`). Classes come in the
-    run's order. Notes and marks say what is not as it was.
+    needed: the splits that must be whole; of `all` no split is drawn. exact: nothing may differ
+    (`resume`). Classes come in the run's order. Notes and marks say what is not as it was.
 
     Raises MedexpError where images are gone, classes have other names, or what must be exact
     is not.
@@ -142,7 +142,9 @@ def load_as(
         replay = Replay({part: one.ids for part, one in run.images.parts.items()}, needed)
     if not same_drawing(settings, run):
         replay = None
-    if replay is None or same_place(settings, run):
+    if WHOLE in needed:
+        data = load_data(settings, whole=True)
+    elif replay is None or same_place(settings, run):
         data = load_data(settings, replay=replay)
     else:
         data = load_data(settings)
@@ -224,9 +226,8 @@ def in_order(data: Dataset, classes: Sequence[str], run: str) -> Dataset:
             f"{', '.join(classes)}: it has no {', '.join(unknown)}. Give them the run's names{left}"
         )
     place = np.array([list(classes).index(name) for name in data.classes], np.int64)
-    train, val, test = (
-        replace(split, labels=place[split.labels]) for split in data.splits().values()
-    )
+    named = [replace(split, labels=place[split.labels]) for split in data.splits().values()]
+    train, val, test = named * 3 if data.undivided else named
     return replace(data, classes=tuple(classes), train=train, val=val, test=test)
 
 

@@ -4,13 +4,13 @@ import gc
 import logging
 import os
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from medexp.config.compose import instantiate
 from medexp.config.settings import ModelNode, Trainer
-from medexp.data.base import Dataset
 from medexp.errors import ConfigError
 from medexp.models.stages import freeze, named_stages
 from medexp.models.weights import Loaded, load_weights, normalise_input
@@ -41,7 +41,17 @@ def set_machine(trainer: Trainer) -> tuple[torch.device, torch.dtype | None]:
     return device, precision
 
 
-def build_network(node: ModelNode, data: Dataset) -> nn.Module:
+class Kind(Protocol):
+    """What a network must know of its data: a Dataset is such, and what a run's record says."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
+
+
+def build_network(node: ModelNode, data: Kind) -> nn.Module:
     """The network of a config, with the channels, classes and image size of the data set.
 
     Raises ConfigError where the target returns no network, or a stage is no child of it.

@@ -12,7 +12,7 @@ from torch import nn
 
 from medexp.config.compose import instantiate
 from medexp.config.settings import EvalSettings, ModelNode, last_phase
-from medexp.data.base import Dataset
+from medexp.data.base import WHOLE
 from medexp.errors import ConfigError, MedexpError
 from medexp.explain.explainers import Subject
 from medexp.jobs import binding, build, known
@@ -92,7 +92,7 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
 
 
 def best_network(
-    run: binding.Run, model: ModelNode, data: Dataset, device: torch.device
+    run: binding.Run, model: ModelNode, data: build.Kind, device: torch.device
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a run's best epoch, on the device, and what metrics.json says of it."""
     network = build.build_network(model, data)
@@ -160,6 +160,20 @@ def members_of(settings: EvalSettings, part: str) -> list[binding.Run]:
 
 def check_member(run: binding.Run, first: binding.Run, part: str) -> None:
     """Raise MedexpError where a run cannot be averaged with the first of an ensemble."""
+    check_alike(run, first)
+    if part == WHOLE:  # what each run was trained on among them is marked LEAKY, run by run
+        return
+    ids, others = (set(one.images.parts[part].ids if one.images else ()) for one in (run, first))
+    if ids != others:
+        raise MedexpError(
+            f"run={run.name}: its {len(ids):,} {part} images are not the {len(others):,} of "
+            f"{first.name} ({len(ids & others):,} in common), so a run could be scored on what "
+            "it was trained on. Take runs of the same split and fold"
+        )
+
+
+def check_alike(run: binding.Run, first: binding.Run) -> None:
+    """Raise MedexpError where a run has other classes than the first, or reads images otherwise."""
     if set(run.classes) != set(first.classes):
         raise MedexpError(
             f"run={run.name}: its classes are {', '.join(run.classes)}, those of {first.name} "
@@ -171,13 +185,6 @@ def check_member(run: binding.Run, first: binding.Run, part: str) -> None:
             f"run={run.name}: it was trained with dataset.{key}={own}, and {first.name} with "
             f"{other}. An ensemble sees the images as its first run does; take runs that read "
             "them alike"
-        )
-    ids, others = (set(one.images.parts[part].ids if one.images else ()) for one in (run, first))
-    if ids != others:
-        raise MedexpError(
-            f"run={run.name}: its {len(ids):,} {part} images are not the {len(others):,} of "
-            f"{first.name} ({len(ids & others):,} in common), so a run could be scored on what "
-            "it was trained on. Take runs of the same split and fold"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from medexp.config.settings import Settings
-from medexp.data.base import Dataset, Split
+from medexp.data.base import WHOLE, Dataset, Split
 from medexp.jobs import binding
 from medexp.jobs.binding import pixels_as_text
 from medexp.runs.images import Images, Listed
@@ -26,19 +26,20 @@ def leak_of(settings: Settings, data: Dataset, run: binding.Run, part: str) -> d
         own = np.isin(split.ids, list(held_out)) & ~np.isin(split.ids, list(trained.ids))
         hit &= ~own
     found = {}
+    words = "all images" if part == WHOLE else f"the {part} images"
     if hit.any():
         found["LEAKY"] = (
-            f"{hit.mean():.1%} of the {part} images are among those that {run.name} was trained on"
+            f"{hit.mean():.1%} of {words} are among those that {run.name} was trained on"
         )
     elif same and split.groups is not None and any(trained.groups):
         known = np.isin(split.groups, [group for group in trained.groups if group])
         own = np.isin(split.ids, list(run.images.parts.get(part, Listed()).ids))
         if (known & ~own).any():
             found["LEAKY"] = (
-                f"{(known & ~own).mean():.1%} of the {part} images are of patients or slides that "
+                f"{(known & ~own).mean():.1%} of {words} are of patients or slides that "
                 f"{run.name} was trained on"
             )
-    if part == "test" and same:
+    if part in ("test", WHOLE) and same:
         test = set(run.images.parts.get("test", Listed()).ids)
         chosen = [key for key in run.images.parts.get("val", Listed()).ids if key not in test]
         if share := float(np.isin(split.ids, chosen).mean()):

@@ -6,7 +6,7 @@ from typing import Any
 
 from medexp.config.paper import BEFORE
 from medexp.config.settings import Settings
-from medexp.data.base import Dataset
+from medexp.data.base import WHOLE, Dataset
 from medexp.jobs.deviations import reason_of
 from medexp.runs.files import read_json
 
@@ -26,7 +26,9 @@ def marks(
     deviating: KEY -> (the row's value, the run's), where the run is not that of its paper's row.
     """
     found = {}
-    if split != "test":
+    if split == WHOLE:
+        found["WHOLE SET"] = "scored on all images of the data set, not on a test split of it"
+    elif split != "test":
         found[f"{split.upper()} SPLIT"] = f"scored on the {split} split, not on the test split"
     source = settings.source
     if source.kind == "phantom":

@@ -306,7 +306,18 @@ def test_real_patches_train_and_evaluate(medexp, real_data, monkeypatch, dataset
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["eval"], ["models"], ["datasets"], ["data"], ["report"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["eval"],
+        ["predict"],
+        ["models"],
+        ["datasets"],
+        ["data"],
+        ["report"],
+        ["doctor"],
+    ],
 )
 def test_help_helps_and_imports_no_torch(command):
     script = f"""
@@ -355,6 +366,11 @@ def test_tab_completion_behind_a_subcommand():
     assert {"optimizer=adam", "optimizer=sgd"} <= set(query("medexp train -m optimizer="))
     assert "trainer.epochs=" in query("medexp train trainer.ep")
     assert "dataset=pcam" in query("medexp data check dataset=")
+    assert {"run=", "images=", "out=", "tta="} <= set(query("medexp predict "))
+    assert query("medexp predict run=a trainer.d") == ["trainer.device="]
+    assert "tta=flips" in query("medexp predict run=a tta=f")
+    assert "images=tests/mine/" in query("medexp predict images=tests/m")
+    assert "run=tests/mine/" in query("medexp predict run=tests/m")
 
 
 def test_the_documented_line_installs_completion_in_bash(tmp_path):

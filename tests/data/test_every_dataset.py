@@ -1,14 +1,19 @@
 """Every data set, by glob: phantoms and the same files from disk train through the command line."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medexp.config.compose import compose
 from medexp.config.groups import options
-from medexp.data.load import load_data
+from medexp.data.fresh import Item
+from medexp.data.load import load_data, load_pool
 from medexp.data.phantom.folders import write_folder
+from medexp.jobs.apply import load
+from medexp.report.table.load import read_predictions
 from tests.conftest import read
 
 # What keeps an epoch short; the network is one of the data set's paper where that is quick enough.
@@ -69,6 +74,29 @@ def test_phantoms_train_and_read_the_same_from_disk(medexp, workplace, name, cap
     listed = f"dataset.split_file={run}/split.csv"
     replayed = load_data(compose([*chosen, f"dataset.root={root}", listed]))
     assert pixels_of(replayed) == pixels_of(data)
+    predicts_its_test_images_again(run, load_pool(compose([*chosen, f"dataset.root={root}"])))
+
+
+def predicts_its_test_images_again(run, pool):
+    """Files shown to the run without labels give the digits of predictions.csv."""
+    scored = read_predictions(run / "predictions.csv")["test"]
+    of_file = Counter(pool.files)
+    number, seen = [], Counter()
+    for file in pool.files:
+        number.append(seen[file] if of_file[file] > 1 else None)
+        seen[file] += 1
+    row_of = {key: row for row, key in enumerate(pool.ids.tolist())}
+    model = load(run)
+    if set(of_file.values()) != {1}:  # the reader counts the images of a file as `load` does
+        files = {str(file): file for file in pool.files}
+        counted = Counter(item.shown for item in model.items(list(files.values()))())
+        assert counted == Counter(map(str, pool.files))
+    rows = [row_of[key] for key in scored.ids]
+    items = [Item(str(pool.files[row]), Path(pool.files[row]), number[row]) for row in rows]
+    found = list(model.stream_items(items))
+    assert [one.error for one in found] == [""] * len(rows)
+    np.testing.assert_array_equal([one.probabilities for one in found], scored.probabilities)
+    assert {one.known for one in found} <= {"test", "val", "train"} and found[0].known
 
 
 def pixels_of(data):

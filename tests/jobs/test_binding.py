@@ -59,6 +59,7 @@ def write_table(
     return root
 
 
+OWN = ("--config-dir", MINE)
 SMALL = ("trainer.resamples=0", "trainer.device=cpu", "trainer.batch_size=16", "seed=1")
 
 
@@ -106,7 +107,7 @@ def test_a_resume_with_another_split_is_refused_and_leaves_the_run_as_it_was(sma
         ("model=native3", "toynet"),
         ("augment=flips_turns", ""),
     ):
-        assert medexp("train", f"resume={run}", "trainer.epochs=2", change) == 2, change
+        assert medexp("train", *OWN, f"resume={run}", "trainer.epochs=2", change) == 2, change
         key = change.split("=")[0]
         assert key in medexp.err and f"the run has {had}" in medexp.err, medexp.err
         assert f"medexp train init_from={run}" in medexp.err
@@ -114,7 +115,7 @@ def test_a_resume_with_another_split_is_refused_and_leaves_the_run_as_it_was(sma
         after = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
         after["run.log"] = before["run.log"]
         assert after == before, change
-    assert medexp("train", f"resume={run}", "trainer.epochs=2", "trainer.patience=9") == 0
+    assert medexp("train", *OWN, f"resume={run}", "trainer.epochs=2", "trainer.patience=9") == 0
     (stretch,) = read(run / "provenance.json")["resumed"]
     assert set(stretch["changes"]) == {"trainer.epochs", "trainer.patience"}
     assert read(run / "metrics.json")["epochs"] == 2
@@ -125,15 +126,15 @@ def test_images_that_were_added_stay_out_of_what_the_run_is_scored_on(small, med
     run, other = small(root, "o"), small(root, "p")
     test = ids_of(run)
     write_table(root, [*range(100)], patients=34)
-    assert medexp("eval", f"run={run}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}") == 0, medexp.err
     assert scored(newest(run)) == test == scored(run)
     metrics = read(newest(run) / "metrics.json")
     assert metrics["marks"] == {}
     assert any("40 images that are new there" in note for note in metrics["notes"])
-    assert medexp("train", f"resume={other}", "trainer.epochs=2") == 0, medexp.err
+    assert medexp("train", *OWN, f"resume={other}", "trainer.epochs=2") == 0, medexp.err
     assert scored(other) == ids_of(other) == test
     # Asked for by name, another split is drawn, of the new images too.
-    assert medexp("eval", f"run={run}", "dataset.split_seed=3") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}", "dataset.split_seed=3") == 0, medexp.err
     metrics = read(newest(run) / "metrics.json")
     share = len(scored(newest(run)) & ids_of(run, "train")) / len(scored(newest(run)))
     assert 0 < share < 1
@@ -147,15 +148,15 @@ def test_images_that_are_gone_are_named(small, medexp):
     gone = sorted(ids_of(run))[0]
     number = int(Path(gone).stem)
     write_table(root, [n for n in range(60) if n != number])
-    assert medexp("eval", f"run={run}") == 1
+    assert medexp("eval", *OWN, f"run={run}") == 1
     assert (
         f"1 of the 12 test images of the run are not there any more, such as {gone}" in medexp.err
     )
-    assert medexp("train", f"resume={run}", "trainer.epochs=2") == 2
+    assert medexp("train", *OWN, f"resume={run}", "trainer.epochs=2") == 2
     assert gone in medexp.err
     lost = int(Path(sorted(ids_of(run, "train"))[0]).stem)
     write_table(root, [n for n in range(60) if n != lost])
-    assert medexp("eval", f"run={run}") == 0, medexp.err  # of training, which is not scored
+    assert medexp("eval", *OWN, f"run={run}") == 0, medexp.err  # of training, which is not scored
     assert scored(newest(run)) == ids_of(run)
 
 
@@ -164,13 +165,13 @@ def test_changed_pixels_are_named(small, medexp):
     run = small(root, "o")
     changed = sorted(ids_of(run))[0]
     Image.fromarray(255 - image(int(Path(changed).stem))).save(root / changed)
-    assert medexp("eval", f"run={run}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}") == 0, medexp.err
     mark = read(newest(run) / "metrics.json")["marks"]["CHANGED IMAGES"]
     assert mark == f"1 of 60 images have other pixels than {run} read: {changed}"
-    assert medexp("train", f"resume={run}", "trainer.epochs=2") == 2
+    assert medexp("train", *OWN, f"resume={run}", "trainer.epochs=2") == 2
     assert f"1 images have other pixels than when the run began: {changed}" in medexp.err
     assert read(run / "status.json")["state"] == "done"
-    assert medexp("eval", f"run={run}", "dataset.size=20") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}", "dataset.size=20") == 0, medexp.err
     notes = read(newest(run) / "metrics.json")["notes"]
     assert (
         f"dataset.size=20 here, 16 in training of {run}" in notes
@@ -182,7 +183,10 @@ def test_trained_images_are_known_by_their_pixels_under_another_name(small, mede
     trained = [int(Path(key).stem) for key in ids_of(run, "train")]
     new = [*range(200, 240)]
     elsewhere = write_table(Path("e"), [*trained[:6], *new], "scan-{}")
-    assert medexp("eval", f"run={run}", f"dataset.root={elsewhere}", "dataset.test_share=0.8") == 0
+    assert (
+        medexp("eval", *OWN, f"run={run}", f"dataset.root={elsewhere}", "dataset.test_share=0.8")
+        == 0
+    )
     metrics = read(newest(run) / "metrics.json")
     numbers = [int(Path(key).stem.split("-")[1]) for key in scored(newest(run))]
     share = sum(number in trained for number in numbers) / len(numbers)
@@ -194,7 +198,7 @@ def test_trained_images_are_known_by_their_pixels_under_another_name(small, mede
         path.rename(path.with_name(f"{int(path.stem) - 1000:03d}.png"))
     text = (other / "labels.csv").read_text().replace("img/1", "img/")
     (other / "labels.csv").write_text(text)
-    assert medexp("eval", f"run={run}", f"dataset.root={other}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run}", f"dataset.root={other}") == 0, medexp.err
     assert read(newest(run) / "metrics.json")["marks"] == {}
 
 
@@ -209,18 +213,18 @@ def test_classes_are_mapped_by_name(small, medexp):
     )
     auc = read(run / "metrics.json")["test"]["auc_binary"]
     for change in ([], ["dataset.classes=[malignant,benign]"]):
-        assert medexp("eval", f"run={run}", *change) == 0, medexp.err
+        assert medexp("eval", *OWN, f"run={run}", *change) == 0, medexp.err
         metrics = read(newest(run) / "metrics.json")
         assert metrics["classes"] == list(CLASSES)
         assert metrics["test"]["auc_binary"] == auc
     # The mean of two runs that have them in another order is of the same classes.
-    assert medexp("eval", f"run={run},{turned}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={run},{turned}") == 0, medexp.err
     (folder,) = Path("outputs/ensembles").iterdir()
     p = {one: probabilities(one) for one in (run, turned, folder)}
     expected = (p[run] + p[turned][:, ::-1]) / 2
     np.testing.assert_allclose(p[folder], expected)
     other = write_table(Path("e"), [*range(60)], labels=("cancer", "normal"))
-    assert medexp("eval", f"run={run}", f"dataset.root={other}") == 2
+    assert medexp("eval", *OWN, f"run={run}", f"dataset.root={other}") == 2
     assert "its classes are cancer, normal, and those of o benign, malignant" in medexp.err
     assert "Give them the run's names" in medexp.err
 
@@ -234,7 +238,7 @@ def probabilities(run: Path) -> np.ndarray:
 def test_an_evaluation_has_the_network_that_was_trained(small, medexp):
     run = small(write_table(Path("d"), [*range(60)]), "o")
     for change in ("+model.normalise=true", "model.width=4"):
-        assert medexp("eval", f"run={run}", change) == 2
+        assert medexp("eval", *OWN, f"run={run}", change) == 2
         assert (
             change.lstrip("+") in medexp.err.replace("True", "true")
             and "was trained with" in medexp.err
@@ -250,7 +254,7 @@ def test_the_scale_of_the_inputs_is_carried_over(small, medexp, how):
     assert read(second / "record.json")["normalised"] is True
     losses = [read(run / "metrics.json")["test"]["log_loss"] for run in (first, second)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
-    assert medexp("eval", f"run={second}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={second}") == 0, medexp.err
     again = read(newest(second) / "metrics.json")["test"]
     assert again == read(second / "metrics.json")["test"]
     other = small(root, "c", how.format(run=first), *frozen, "+model.normalise=false")
@@ -269,7 +273,7 @@ def test_a_run_from_trained_weights_says_what_they_know(small, medexp):
     shutil.rmtree(first)
     third = small(root, "c", f"init_from={second}", "dataset.split_seed=9")
     assert f"{share:.1%} of the test images" in read(third / "metrics.json")["marks"]["LEAKY"]
-    assert medexp("eval", f"run={third}") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={third}") == 0, medexp.err
     assert "LEAKY" in read(newest(third) / "metrics.json")["marks"]
 
 
@@ -409,6 +413,7 @@ def pairs(numbers: range, place: Path) -> dict[str, int]:
 @pytest.fixture
 def own_modules(workplace, monkeypatch):
     monkeypatch.syspath_prepend(str(MINE))
+    monkeypatch.setenv("MEDEXP_CONFIG_DIR", str(MINE))
     return workplace
 
 

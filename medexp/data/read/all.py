@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medexp.data.base import Info, Pool
-from medexp.data.files import find, folder, inside, not_found, read_image, subfolders
+from medexp.data.base import Info, NewFiles, Pool
+from medexp.data.files import IMAGES, find, folder, inside, not_found, read_image, subfolders
 from medexp.data.pixels import INTERPOLATION, centre_crop, resize
 from medexp.errors import ConfigError, MedexpError, one_of
 from medexp.runs.files import csv_rows
@@ -85,17 +85,7 @@ def load(
         public += INFO.counts["prelim"]
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        file = cells[row].file
-        image, facts = read_image(file, "RGB")
-        if crop is not None:
-            height, width = image.shape[:2]
-            if min(height, width) < crop:
-                raise MedexpError(
-                    f"{file}: {width}x{height} pixels, smaller than dataset.crop={crop}. Take "
-                    f"dataset.crop={min(height, width)}, or null for the whole image"
-                )
-            image = centre_crop(image, crop)
-        return resize(image, size, size, interpolation), facts
+        return prepared(cells[row].file, crop, size, interpolation)
 
     folds = [cell.fold for cell in cells]
     return Pool(
@@ -114,6 +104,38 @@ def load(
         digests=None if file_list is None else np.array([cell.digest for cell in cells]),
         public=public,
     )
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    crop: int | None = 400,
+    size: int = 150,
+    interpolation: str = "area",
+) -> NewFiles:
+    """How cells without labels are read; the arguments are those of `load`."""
+    check(crop, size, interpolation, "split", None)
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return prepared(file, crop, size, interpolation)
+
+    return NewFiles(IMAGES, (size, size, 3), np.uint8, read)
+
+
+def prepared(
+    file: Path, crop: int | None, size: int, interpolation: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A cell as (size, size, 3) uint8, and what its file says of itself."""
+    image, facts = read_image(file, "RGB")
+    if crop is not None:
+        height, width = image.shape[:2]
+        if min(height, width) < crop:
+            raise MedexpError(
+                f"{file}: {width}x{height} pixels, smaller than dataset.crop={crop}. Take "
+                f"dataset.crop={min(height, width)}, or null for the whole image"
+            )
+        image = centre_crop(image, crop)
+    return resize(image, size, size, interpolation), facts
 
 
 def check(

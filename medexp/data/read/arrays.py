@@ -7,36 +7,18 @@ is behind them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from medexp.data.base import PARTS, Pool
+from medexp.data.axes import LAYOUTS, Channels, Layout, Way, axes_of, converter
+from medexp.data.base import PARTS, NewFiles, Pool
 from medexp.data.files import folder
-from medexp.data.npz import Stored, find_arrays
-from medexp.data.pixels import (
-    INTERPOLATION,
-    Scale,
-    check_scale,
-    resize,
-    scale_note,
-    scaled,
-    with_channels,
-)
-from medexp.errors import ConfigError, MedexpError, one_of
-
-LAYOUTS = {  # of the images' axes -> where (depth,) height, width and channels are found
-    "nhw": (0, 1, None),
-    "nhwc": (0, 1, 2),
-    "nchw": (1, 2, 0),
-    "ndhw": (0, 1, 2, None),
-    "ndhwc": (0, 1, 2, 3),
-    "ncdhw": (1, 2, 3, 0),
-}
-Layout = Literal["auto", "nhw", "nhwc", "nchw", "ndhw", "ndhwc", "ncdhw"]
-Channels = Literal["auto", "rgb", "grey"]
+from medexp.data.npz import Stored, find_arrays, stored_in
+from medexp.data.pixels import Scale, scale_note
+from medexp.errors import MedexpError, one_of
 
 
 def load(
@@ -85,34 +67,68 @@ def load(
     )
 
 
-@dataclass(frozen=True)
-class Way:
-    """How the images become what they should be: arguments of `load`."""
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    images: str = "images",
+    layout: Layout = "auto",
+    size: int | list[int] | None = None,
+    channels: Channels = "auto",
+    interpolation: str = "area",
+    scale: Scale | None = None,
+) -> NewFiles:
+    """How arrays without labels are read: an .npy of images, or an .npz.
 
-    layout: str
-    size: int | list[int] | None
-    channels: str
-    interpolation: str
-    scale: Scale | None
+    Of an .npz all arrays named as `load` says, parts one after the other, or else its only one.
+    """
+    return new_arrays(shape, images, Way(layout, size, channels, interpolation, scale))
 
-    def __post_init__(self) -> None:
-        one_of("dataset.channels", self.channels, ("auto", "rgb", "grey"))
-        one_of("dataset.interpolation", self.interpolation, list(INTERPOLATION))
-        check_scale(self.scale)
-        if self.sides is not None and (len(self.sides) != 2 or min(self.sides) < 1):
-            raise ConfigError(
-                f"dataset.size={self.size}: need a side, [height, width], or null for images as "
-                "they are"
-            )
 
-    @property
-    def sides(self) -> list[int] | None:
-        return [self.size, self.size] if isinstance(self.size, int) else self.size
+def new_arrays(shape: tuple[int, ...], images: str, way: Way) -> NewFiles:
+    """How arrays of images without labels become images of that shape."""
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the pixels, JSON-ready."""
-        scale = self.scale if self.scale is None or isinstance(self.scale, str) else [*self.scale]
-        return {**vars(self), "size": self.sides, "scale": scale}
+    @lru_cache(maxsize=1)  # the files come one after the other
+    def opened(path: Path) -> list[tuple[int, Callable[[int], np.ndarray]]]:
+        return [(array.shape[0], images_of(array, way)) for array in arrays_in(path, images)]
+
+    def count(file: Path) -> int:
+        return sum(number for number, _ in opened(file))
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        rest = number
+        for held, image_of in opened(file):
+            if rest < held:
+                try:
+                    return image_of(rest), {}
+                except MedexpError as error:
+                    raise MedexpError(f"{file}, row {number}: {error}") from None
+            rest -= held
+        raise MedexpError(f"{file}: no row {number}")
+
+    return NewFiles((".npy", ".npz"), shape, None, read, count)
+
+
+def images_of(array: Stored, way: Way) -> Callable[[int], np.ndarray]:
+    """A function from the number of a row of an array to its image."""
+    convert, row = converter(array, axes_of(array, way.layout), way), array.rows()
+    return lambda number: convert(row(number))
+
+
+def arrays_in(path: Path, images: str) -> list[Stored]:
+    """The arrays of images of a file; MedexpError where it does not say which they are."""
+    if path.suffix.lower() == ".npy":
+        return [stored_in(path)]
+    store = find_arrays(path.parent, path.name)
+    found = [array for part in ("", *PARTS) if (array := named(store, part, images))]
+    if not found and len(store) == 1:
+        found = list(store.values())
+    if not found:
+        held = ", ".join(f"{name} {array.shape}" for name, array in store.items()) or "no arrays"
+        raise MedexpError(
+            f"{path}: no array {images} or test_{images} in it (it has: {held}). Save the images "
+            "alone as .npy"
+        )
+    return found
 
 
 # ---------------------------------------------------------------- the arrays
@@ -296,83 +312,3 @@ def groups_of(arrays: Sequence[Stored], counts: Sequence[int]) -> np.ndarray:
         if array.shape not in ((count,), (count, 1)):
             raise MedexpError(f"{array.name}: shape {array.shape}, but {count:,} images")
     return np.concatenate([array.whole().reshape(-1).astype(str) for array in arrays])
-
-
-def axes_of(images: Stored, layout: str) -> tuple[int | None, ...]:
-    """Where an image's axes are found, channels last; MedexpError where the shape does not say."""
-    shape = images.shape
-    if layout == "auto":
-        layout = guess(shape)
-    if len(layout) != len(shape):  # a letter an axis
-        raise MedexpError(
-            f"{images.name}: images of shape {shape}: which axes are they? Give dataset.layout= "
-            f"one of {', '.join(LAYOUTS)}, with as many letters as axes"
-        )
-    if 0 in shape:
-        raise MedexpError(f"{images.name}: no images, shape {shape}")
-    return LAYOUTS[layout]
-
-
-def guess(shape: tuple[int, ...]) -> str:
-    """The layout that a shape tells; "" for none."""
-    last, second = shape[-1] in (1, 3), len(shape) > 1 and shape[1] in (1, 3)
-    if len(shape) == 3:
-        return "nhw"
-    if len(shape) == 4:
-        four = {(True, False): "nhwc", (False, True): "nchw", (False, False): "ndhw"}
-        return four.get((last, second), "")
-    if len(shape) == 5:
-        return {(True, False): "ndhwc", (False, True): "ncdhw"}.get((last, second), "")
-    return ""
-
-
-def ends_of(dtype: np.dtype) -> tuple[float, float]:
-    """The least and greatest value of an integer type or of bool."""
-    if dtype.kind == "b":
-        return 0.0, 1.0
-    return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-
-
-def converter(
-    images: Stored, places: tuple[int | None, ...], way: Way
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a row as it is stored to the image: axes, values, channels, size."""
-    volume = len(places) == 4
-    order = [place for place in places if place is not None]
-    dtype = images.dtype
-    if volume and way.sides is not None:
-        raise ConfigError(f"dataset.size={way.size}: volumes keep their size. Give null")
-    if volume and way.channels != "auto":
-        raise ConfigError(f"dataset.channels={way.channels}: volumes keep theirs. Give auto")
-    if dtype.kind != "f" and dtype != np.uint8 and way.scale is None:
-        raise MedexpError(
-            f"{images.name}: images of {dtype}: which values are black and white? Give "
-            "dataset.scale=full, percentile, or [low, high]"
-        )
-    real = dtype.kind == "f"
-    ends = None if real else ends_of(dtype)
-
-    def convert(row: np.ndarray) -> np.ndarray:
-        image = row.transpose(order) if places[-1] is not None else row[..., None]
-        if way.scale is not None:
-            image = scaled(image, way.scale, ends)
-        elif real:
-            if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-                raise MedexpError(
-                    f"values {image.min():g} to {image.max():g}, not 0..1. Give dataset.scale=, "
-                    "which says what they are"
-                )
-            image = image.astype(np.float32)
-        if way.channels != "auto" and image.shape[2] not in (1, 3):
-            raise MedexpError(f"{image.shape[2]} channels, which cannot be made {way.channels}")
-        if way.channels != "auto":
-            whole = image.dtype == np.uint8
-            image = with_channels(image, {"rgb": "RGB", "grey": "L"}[way.channels])
-            image = np.round(image).astype(np.uint8) if whole else image
-        if way.sides is not None:
-            height, width = way.sides
-            image = resize(np.ascontiguousarray(image), height, width, way.interpolation)
-            image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
-        return np.ascontiguousarray(image)
-
-    return convert

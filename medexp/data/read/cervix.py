@@ -12,9 +12,16 @@ from typing import Any, Literal
 import numpy as np
 
 from medexp.data import pixels
-from medexp.data.base import Info, Pool
-from medexp.data.files import find, folder, inside, not_found, read_image, subfolders
-from medexp.data.segment import CLOSEST, COMPACTNESS, KINDS, SEGMENTS, segmenter
+from medexp.data.base import Info, NewFiles, Pool
+from medexp.data.files import IMAGES, find, folder, inside, not_found, read_image, subfolders
+from medexp.data.segment import (
+    CLOSEST,
+    COMPACTNESS,
+    KINDS,
+    SEGMENTS,
+    Segmenter,
+    segmenter,
+)
 from medexp.errors import ConfigError, MedexpError, one_of
 
 INFO = Info(
@@ -102,13 +109,7 @@ def load(
         notes.append(cut.note())
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        file, _ = listed[row]
-        photograph, facts = read_image(file, "RGB")
-        try:
-            image = prepare(photograph)
-        except MedexpError as error:
-            raise MedexpError(f"{file}: {error}. Set dataset.resize=null") from None
-        return (cut(image) if cut else image), facts
+        return prepared(listed[row][0], prepare, cut)
 
     return Pool(
         name="cervix",
@@ -124,6 +125,54 @@ def load(
         public=public,
         notes=tuple(notes),
     )
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    root: str | Path,
+    size: int = 160,
+    resize: int | None = None,
+    interpolation: str = "area",
+    segment: Literal["none", "slic_knn"] = "none",
+    references: str | None = None,
+    reference_colours: Literal["average", "each"] = "average",
+    segments: int = SEGMENTS,
+    closest: int = CLOSEST,
+    compactness: float = COMPACTNESS,
+) -> NewFiles:
+    """How photographs without labels are read; the arguments are those of `load`.
+
+    root: where references of the run's own are.
+    """
+    prepare = Preparation(size, resize, interpolation)
+    cut = None
+    if segment == "slic_knn":
+        cut = segmenter(
+            Path(root),
+            references,
+            colours=reference_colours,
+            segments=segments,
+            closest=closest,
+            compactness=compactness,
+        )
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return prepared(file, prepare, cut)
+
+    return NewFiles(IMAGES, (size, size, 3), np.uint8, read)
+
+
+def prepared(
+    file: Path, prepare: "Preparation", cut: Segmenter | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A photograph as (size, size, 3) uint8, and what its file says of itself."""
+    photograph, facts = read_image(file, "RGB")
+    try:
+        image = prepare(photograph)
+    except MedexpError as error:
+        raise MedexpError(f"{file}: {error}. Set dataset.resize=null") from None
+    return (cut(image) if cut else image), facts
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from medexp.data.photographs import (
     segmenter_of,
 )
 from medexp.data.pixels import Scale
+from medexp.data.read import image_folder
 from medexp.data.segment import CLOSEST, SEGMENTS
 from medexp.errors import ConfigError, MedexpError
 from medexp.runs.files import csv_rows
@@ -136,6 +137,9 @@ def load(
         notes=(*by_name.doubtful_classes(names), *notes),
     )
     return make_pool("csv_table", base, names, images, pixels)
+
+
+load_new = image_folder.load_new  # images without labels need no table
 
 
 # ---------------------------------------------------------------- patients

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from medexp.data import names as by_name
-from medexp.data.base import Pool
+from medexp.data.base import NewFiles, Pool
 from medexp.data.files import IMAGES, counted, find, folder, inside, subfolders
 from medexp.data.photographs import (
     PARTS_OF,
@@ -22,6 +22,7 @@ from medexp.data.photographs import (
     check_classes,
     in_order,
     make_pool,
+    new_photographs,
     segmenter_of,
 )
 from medexp.data.pixels import Scale
@@ -133,6 +134,26 @@ def load(
         notes=tuple(notes),
     )
     return make_pool("image_folder", root, names, images, pixels)
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    size: int | list[int] | None = 224,
+    channels: Channels = "rgb",
+    crop: Crop = "none",
+    interpolation: str = "area",
+    scale: Scale | None = None,
+    background: Background = "black",
+    segment: Segment = "none",
+    references: str | None = None,
+    segments: int = SEGMENTS,
+    closest: int = CLOSEST,
+) -> NewFiles:
+    """How images without labels are read; the arguments are those of `load`."""
+    segmenter = segmenter_of(segment, references, segments, closest)
+    pixels = Pixels(size, channels, crop, interpolation, segmenter, scale, background)
+    return new_photographs(shape, pixels)
 
 
 def without_masks(root: Path, listed: list[Found]) -> tuple[list[Found], list[str]]:

@@ -5,14 +5,16 @@ with cv2's resize, divided by 255, one channel; split by label into 65% training
 25% test, random state 42.
 """
 
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
+import h5py
 import numpy as np
 
 from medexp.data import files
-from medexp.data.base import Info, Pool
+from medexp.data.base import Info, NewFiles, Pool
 from medexp.errors import ConfigError, MedexpError, one_of
 
 FILE = "all_patches.hdf5"
@@ -60,15 +62,7 @@ def load(
     slices = files.hdf5_rows(path, SLICES, BLOCK)
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        with np.errstate(over="ignore"):
-            image = slices(row).astype(np.float32)
-        if not np.isfinite(image).all():
-            raise MedexpError(
-                f"{path}: {SLICES}, row {row} holds values that are not finite (NaN or infinite). "
-                "Leave such slices out with dataset.on_error=skip"
-            )
-        resized = cv2.resize(image, (size, size))
-        return _scaled(resized, way)[..., None], {}
+        return _prepared(path, row, slices(row), size, way), {}
 
     return Pool(
         "ldct",
@@ -85,18 +79,63 @@ def load(
     )
 
 
+def load_new(
+    shape: tuple[int, ...], *, size: int = 120, scale: Literal["255", 255, "hu", "none"] = "255"
+) -> NewFiles:
+    """How slices without labels are read, of HDF5 files that hold ct_slices."""
+    way = str(scale)
+    one_of("dataset.scale", way, SCALES)
+    rows = lru_cache(maxsize=1)(partial(files.hdf5_rows, key=SLICES, block=BLOCK))
+
+    def count(file: Path) -> int:
+        with files.hdf5(file) as opened:
+            found = _slices(opened, file)
+            low, high = float(found[:BLOCK].min()), float(found[:BLOCK].max())
+            number = len(found)
+        if way == "255" and low >= 0 and 0 < high <= 1:
+            raise MedexpError(
+                f"{file}: the slices' values run from {low:g} to {high:g}: the run divides by 255 "
+                "(dataset.scale=255), and they are 0..1 already"
+            )
+        return number
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return _prepared(file, number, rows(file)(number), size, way), {}
+
+    return NewFiles((".hdf5", ".h5"), (size, size, 1), np.float32, read, count)
+
+
+def _prepared(path: Path, row: int, stored: np.ndarray, size: int, way: str) -> np.ndarray:
+    """A slice as (size, size, 1) float32; MedexpError for values that are not finite."""
+    with np.errstate(over="ignore"):
+        image = stored.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise MedexpError(
+            f"{path}: {SLICES}, row {row} holds values that are not finite (NaN or infinite). "
+            "Leave such slices out with dataset.on_error=skip"
+        )
+    resized = cv2.resize(image, (size, size))
+    return _scaled(resized, way)[..., None]
+
+
+def _slices(file: h5py.File, path: Path) -> h5py.Dataset:
+    """The slices of an open file; MedexpError where they are none."""
+    slices = files.hdf5_dataset(file, path, SLICES)
+    if slices.dtype.kind not in "iuf":
+        raise MedexpError(f"{path}: {SLICES} is {slices.dtype}: need integers or floats")
+    if slices.ndim != 3 or slices.shape[1] != slices.shape[2]:
+        raise MedexpError(
+            f"{path}: {SLICES} has shape {slices.shape}: need (N, side, side), in the public "
+            "set (6691, 64, 64)"
+        )
+    return slices
+
+
 def _survey(path: Path) -> tuple[np.ndarray, float, float]:
     """Check the layout; returns labels (N,) int64 and the least and greatest value of a slice."""
     with files.hdf5(path) as file:
-        slices = files.hdf5_dataset(file, path, SLICES)
+        slices = _slices(file, path)
         classes = files.hdf5_dataset(file, path, LABELS)
-        if slices.dtype.kind not in "iuf":
-            raise MedexpError(f"{path}: {SLICES} is {slices.dtype}: need integers or floats")
-        if slices.ndim != 3 or slices.shape[1] != slices.shape[2]:
-            raise MedexpError(
-                f"{path}: {SLICES} has shape {slices.shape}: need (N, side, side), in the public "
-                "set (6691, 64, 64)"
-            )
         if classes.shape not in ((len(classes),), (len(classes), 1)):
             raise MedexpError(
                 f"{path}: {LABELS} has shape {classes.shape}: need (N,) or (N, 1), a label a slice"

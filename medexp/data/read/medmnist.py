@@ -8,9 +8,10 @@ package medmnist 3.0, whose arrays are read as they are.
 from pathlib import Path
 from typing import Literal
 
-from medexp.data.base import PARTS, Pool
+from medexp.data.axes import Way
+from medexp.data.base import PARTS, NewFiles, Pool
 from medexp.data.npz import find_arrays
-from medexp.data.read.arrays import Way, find_parts, pool_of
+from medexp.data.read.arrays import find_parts, new_arrays, pool_of
 from medexp.errors import ConfigError, MedexpError, one_of
 
 URL = "https://zenodo.org/records/10519652"
@@ -132,3 +133,10 @@ def load(
         CLASSES[subset],
         public=counts,
     )
+
+
+def load_new(
+    shape: tuple[int, ...], *, channels: Literal["auto", "rgb", "grey"] = "auto"
+) -> NewFiles:
+    """How images without labels are read, of .npy files and of .npz files such as MedMNIST's."""
+    return new_arrays(shape, "images", Way("auto", None, channels, "area", None))

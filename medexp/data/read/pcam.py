@@ -5,14 +5,15 @@ B. S. Veeling et al., Rotation Equivariant CNNs for Digital Pathology, MICCAI 20
 """
 
 import os
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
 
-from medexp.data.base import Info, Pool
-from medexp.data.files import hdf5, hdf5_dataset, hdf5_rows, not_found, read_image
+from medexp.data.base import Info, NewFiles, Pool
+from medexp.data.files import IMAGES, hdf5, hdf5_dataset, hdf5_rows, not_found, read_image
 from medexp.errors import MedexpError, one_of
 from medexp.runs.files import csv_rows
 
@@ -30,6 +31,7 @@ INFO = Info(
 KAGGLE_URL = "https://www.kaggle.com/c/histopathologic-cancer-detection"
 KAGGLE_COUNT = 220_025  # labelled images; the competition's test images have no public labels
 SHAPE = (96, 96, 3)
+HDF5 = (".h5", ".hdf5")
 
 
 def load(root: str | Path, *, layout: Literal["auto", "hdf5", "kaggle"] = "auto") -> Pool:
@@ -118,13 +120,7 @@ def load_kaggle(root: Path) -> Pool:
     files = [folder / f"{name}.tif" for name in labels]
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        image, facts = read_image(files[row])
-        if image.shape != SHAPE or facts["mode"] != "RGB":
-            width, height = facts["size"]
-            raise MedexpError(
-                f"{files[row]} is a {facts['mode']} image of {width}x{height}: need RGB of 96x96"
-            )
-        return image, facts
+        return read_patch(files[row])
 
     return Pool(
         name="pcam",
@@ -138,6 +134,35 @@ def load_kaggle(root: Path) -> Pool:
         settings={},
         public=KAGGLE_COUNT,
     )
+
+
+def load_new(shape: tuple[int, ...]) -> NewFiles:
+    """How patches without labels are read: image files of 96x96, and HDF5 files that hold x."""
+    rows = lru_cache(maxsize=1)(partial(hdf5_rows, key="x"))
+
+    def count(file: Path) -> int:
+        if file.suffix.lower() not in HDF5:
+            return 1
+        with hdf5(file) as opened:
+            return len(checked(opened, file, "x", SHAPE))
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        if file.suffix.lower() in HDF5:
+            return rows(file)(number), {}
+        return read_patch(file)
+
+    return NewFiles((*IMAGES, *HDF5), SHAPE, np.uint8, read, count)
+
+
+def read_patch(file: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """A patch in an image file; MedexpError where it is not as PCam's are."""
+    image, facts = read_image(file)
+    if image.shape != SHAPE or facts["mode"] != "RGB":
+        width, height = facts["size"]
+        raise MedexpError(
+            f"{file} is a {facts['mode']} image of {width}x{height}: need RGB of 96x96"
+        )
+    return image, facts
 
 
 def check_present(root: Path) -> None:

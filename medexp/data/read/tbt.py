@@ -24,15 +24,23 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
 
-from medexp.data.base import Info, Pool
+from medexp.data.base import Info, NewFiles, Pool
 from medexp.data.files import find, inside, not_found
-from medexp.data.nifti import orientation, read_stored, read_volume, times, turn
+from medexp.data.nifti import (
+    orientation,
+    read_stored,
+    read_volume,
+    times,
+    turn,
+    windowed,
+    zoomed,
+)
 from medexp.errors import ConfigError, MedexpError, one_of
 from medexp.runs.files import csv_rows
 
@@ -102,13 +110,7 @@ def load(
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
         path = paths[row]
-        volume, image, facts = read_volume(path)
-        if masks:
-            outside = ~read_mask(path, image, mask_of.get(path))
-            facts["mask_share"] = round(float(1 - outside.mean()), 4)
-            volume[outside] = window[0]
-            del outside
-        return prepare(volume, image.affine), facts
+        return prepared(path, prepare, (mask_of.get(path),) if masks else None)
 
     unlabelled = len(volumes) - len(rows)
     notes = []
@@ -131,6 +133,38 @@ def load(
         public=INFO.counts["all"],
         notes=tuple(notes),
     )
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    size: Sequence[int] = (70, 224, 224),
+    order: int = 1,
+    window: Sequence[float] = (-1000, 400),
+    frame: Literal["upright", "stored"] = "upright",
+    masks: bool = False,
+    mask_folder: str | None = None,
+    dtype: str = "float32",
+) -> NewFiles:
+    """How volumes without labels are read; the arguments are those of `load`.
+
+    With masks, a volume's is looked for in a folder with "mask" in its name beside the volume, or
+    in mask_folder there.
+    """
+    prepare = Preparation(list(size), order, list(window), frame, dtype)
+
+    @lru_cache(maxsize=8)
+    def listed(folder: Path) -> list[Path]:
+        scans = find(folder, (".nii", ".gz"))
+        return [path for path in scans if _is_mask(folder, path)]
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        if not masks:
+            return prepared(file, prepare, None)
+        found = find_masks(file.parent, listed(file.parent), mask_folder, [file])
+        return prepared(file, prepare, (found.get(file),))
+
+    return NewFiles((".nii", ".nii.gz"), (*size, 1), np.dtype(dtype), read)
 
 
 # ---------------------------------------------------------------- what lies where
@@ -317,6 +351,22 @@ def read_mask(path: Path, image: Any, mask: Path | None) -> np.ndarray:
 # ---------------------------------------------------------------- pixels
 
 
+def prepared(
+    path: Path, prepare: "Preparation", mask: tuple[Path | None] | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A volume as (D, H, W, 1), and what its file says of itself.
+
+    mask: None, or its mask, which is None in its turn where there is none of its name.
+    """
+    volume, image, facts = read_volume(path)
+    if mask is not None:
+        outside = ~read_mask(path, image, mask[0])
+        facts["mask_share"] = round(float(1 - outside.mean()), 4)
+        volume[outside] = prepare.window[0]
+        del outside
+    return prepare(volume, image.affine), facts
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What becomes of a volume in HU; its fields are arguments of `load` and key the cache."""
@@ -344,24 +394,3 @@ class Preparation:
         scaled = windowed(volume, float(self.window[0]), float(self.window[1]))
         turned = turn(scaled, affine, self.frame)
         return zoomed(turned, self.size, self.order).astype(self.dtype)[..., None]
-
-
-def windowed(volume: np.ndarray, low: float, high: float) -> np.ndarray:
-    """HU to 0..1, low and below to 0, high and above to 1; in place, float32."""
-    np.clip(volume, low, high, out=volume)
-    volume -= np.float32(low)
-    volume /= np.float32(high - low)
-    return volume
-
-
-def zoomed(volume: np.ndarray, size: Sequence[int], order: int = 1) -> np.ndarray:
-    """Spline-interpolated zoom (SIZ) to `size`: float32 in 0..1.
-
-    scipy.ndimage.zoom, but for the splines' coefficients, which are float32 here, where scipy's
-    float64 would take twice the volume's memory again.
-    """
-    if order > 1:
-        volume = ndimage.spline_filter(volume, order, output=np.float32, mode="mirror")
-    factors = [new / old for new, old in zip(size, volume.shape, strict=True)]
-    made: np.ndarray = ndimage.zoom(volume, factors, order=order, mode="mirror", prefilter=False)
-    return np.clip(made, 0, 1, out=made) if order > 1 else made

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from medexp.data import files
-from medexp.data.base import Info, Pool
+from medexp.data.base import Info, NewFiles, Pool
 from medexp.errors import ConfigError, MedexpError, nearest, one_of
 
 # In the order of the authors' labels.
@@ -72,15 +72,7 @@ def load(
     groups are the source videos, "Mixing/g01", of several clips each. Raises MedexpError where
     folders or clips are missing, ConfigError for arguments that cannot be met.
     """
-    for key, value, choices in (
-        ("sampling", sampling, ("first", "even")),
-        ("short", short, ("drop", "pad")),
-        ("scale", scale, ("raw", "unit")),
-    ):
-        one_of(f"dataset.{key}", value, choices)
-    for key, number in (("frames", frames), ("size", size)):
-        if number < 1:
-            raise ConfigError(f"dataset.{key}={number}: need 1 or more")
+    _check(frames, size, sampling, short, scale)
     root = Path(root)
     if (root / "UCF50").is_dir():  # unpacked here, the archive makes this folder
         root = root / "UCF50"
@@ -91,9 +83,7 @@ def load(
     dropped = len(listed) - len(clips)
 
     def decode(row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        clip = clips[row]
-        images, facts = _read(clip, _wanted(clip, frames, sampling), size, short)
-        return images.astype(np.float16 if scale == "raw" else np.uint8), facts
+        return _prepared(clips[row], frames, size, sampling, short, scale)
 
     as_paper = tuple(names) == PAPER and frames == 70 and short == "drop"
     return Pool(
@@ -110,6 +100,39 @@ def load(
         public=PAPER_CLIPS if as_paper else None,
         notes=(f"{dropped:,} clips shorter than {frames} frames dropped",) if dropped else (),
     )
+
+
+def load_new(
+    shape: tuple[int, ...],
+    *,
+    frames: int = 70,
+    size: int = 224,
+    sampling: Literal["first", "even"] = "first",
+    short: Literal["drop", "pad"] = "drop",
+    scale: Literal["raw", "unit"] = "raw",
+) -> NewFiles:
+    """How clips without labels are read; the arguments are those of `load`."""
+    _check(frames, size, sampling, short, scale)
+
+    def read(file: Path, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        clip = Clip(file, 0, "", _promised(file))
+        return _prepared(clip, frames, size, sampling, short, scale)
+
+    dtype = np.float16 if scale == "raw" else np.uint8
+    return NewFiles((".avi",), (frames, size, size, 1), dtype, read)
+
+
+def _check(frames: int, size: int, sampling: str, short: str, scale: str) -> None:
+    """Raise ConfigError for an argument that cannot be."""
+    for key, value, choices in (
+        ("sampling", sampling, ("first", "even")),
+        ("short", short, ("drop", "pad")),
+        ("scale", scale, ("raw", "unit")),
+    ):
+        one_of(f"dataset.{key}", value, choices)
+    for key, number in (("frames", frames), ("size", size)):
+        if number < 1:
+            raise ConfigError(f"dataset.{key}={number}: need 1 or more")
 
 
 # ---------------------------------------------------------------- listing
@@ -194,6 +217,14 @@ def _check_left(
 
 
 # ---------------------------------------------------------------- decoding
+
+
+def _prepared(
+    clip: Clip, frames: int, size: int, sampling: str, short: str, scale: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A clip as (frames, size, size, 1), and what its file says of itself."""
+    images, facts = _read(clip, _wanted(clip, frames, sampling), size, short)
+    return images.astype(np.float16 if scale == "raw" else np.uint8), facts
 
 
 def _wanted(clip: Clip, frames: int, sampling: str) -> np.ndarray:
