@@ -10,6 +10,9 @@ from pathlib import Path
 from tests.conftest import MINE, ROOT, read
 from tests.jobs.kit import write_folders
 
+OWN = ("--config-dir", MINE)
+
+
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^medexp (.*)$", PAGE, re.M)
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -26,7 +29,7 @@ def test_every_command_of_it_runs(workplace, medexp):
         assert medexp("train", *words, f"seed={seed}", f"hydra.run.dir={name}") == 0, medexp.err
     assert len(COMMANDS) == 10 and len(PYTHON) == 1
     for command in COMMANDS:
-        assert medexp(*shlex.split(command)) == 0, (command, medexp.err)
+        assert medexp(*shlex.split(command), *OWN) == 0, (command, medexp.err)
     assert Path("mine/table.csv").is_file() and Path("table.parquet").is_file()
     assert read("mine/table.json")["predicted"] == 5
     (scored,) = Path("RUN/eval").iterdir()
@@ -44,11 +47,11 @@ def test_a_run_that_was_moved_still_predicts(workplace, medexp):
     own = ("dataset=image_folder", "dataset.root=own", "dataset.size=16", "trainer.epochs=1")
     words = ("--config-dir", MINE, "model=toynet", *own, "trainer.resamples=20")
     assert medexp("train", *words, "hydra.run.dir=RUN") == 0, medexp.err
-    assert medexp("predict", "run=RUN", "images=own", "out=a.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=RUN", "images=own", "out=a.csv") == 0, medexp.err
     Path("far").mkdir()
     shutil.move("RUN", "far/RUN")
     shutil.move("own", "new")
     shutil.rmtree("cache")
-    assert medexp("predict", "run=far/RUN", "images=new", "out=b.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=far/RUN", "images=new", "out=b.csv") == 0, medexp.err
     rows = [Path(name).read_text().replace("own/", "new/") for name in ("a.csv", "b.csv")]
     assert rows[0] == rows[1], "known by their pixels wherever they lie"

@@ -14,8 +14,11 @@ import torch
 
 import medexp as package
 from medexp.data.fresh import Item
-from tests.conftest import ROOT, read
+from tests.conftest import MINE, ROOT, read
 from tests.jobs.kit import picture, train_once, write_folders
+
+OWN = ("--config-dir", MINE)
+
 
 OF_FOLDERS = ("dataset=image_folder", "dataset.root=own", "dataset.size=16")
 
@@ -62,7 +65,7 @@ def test_the_digits_are_those_of_predictions_csv(place, medexp):
     """The run's own test images, by a list of their ids, from files and without labels."""
     rows = scored("run")
     write_list("list.csv", [row["id"] for row in rows], "id")  # found below the run's own root
-    assert medexp("predict", "run=run", "images=list.csv", "out=a.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=list.csv", "out=a.csv") == 0, medexp.err
     found = table_of("a.csv")
     assert [row["path"] for row in found] == [row["id"] for row in rows]
     for number, kind in enumerate(("benign", "malignant")):
@@ -71,7 +74,7 @@ def test_the_digits_are_those_of_predictions_csv(place, medexp):
 
 
 def test_every_image_has_a_row_and_its_class(place, medexp):
-    assert medexp("predict", "run=run", "images=new", "out=a.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=new", "out=a.csv") == 0, medexp.err
     rows = table_of("a.csv")
     files = sorted(Path("new").rglob("*.png"))
     assert [row["path"] for row in rows] == list(map(str, files))
@@ -105,7 +108,7 @@ def test_by_hand(place):
     with torch.no_grad():
         x = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))[None]
         expected = network.eval()(x).softmax(1)[0].double().numpy()
-    (found,) = package.load("run").predict("new/y/001.png")
+    (found,) = package.load("run", config_dir=MINE).predict("new/y/001.png")
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
 
 
@@ -115,39 +118,43 @@ def test_images_that_the_run_knows_are_said_to_be_so(place, medexp):
     one = {part: next(key for key in part_of if part_of[key] == part) for part in ("train", "val")}
     shutil.copy(f"own/{one['train']}", "new/x/000.png")
     shutil.copy(f"own/{one['val']}", "new/x/001.png")
-    assert medexp("predict", "run=run", "images=new", "out=a.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=new", "out=a.csv") == 0, medexp.err
     assert [row["known"] for row in table_of("a.csv")[:2]] == ["train", "val"]
     assert {row["known"] for row in table_of("a.csv")[2:]} == {""}
     assert read("a.json")["known"] == {"train": 1, "val": 1}
     assert "1 are among those that run trained on" in medexp.out
 
     cv2.imwrite(f"own/{one['train']}", picture(0, np.random.default_rng(99)))
-    assert medexp("predict", "run=run", "images=own", "out=b.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=own", "out=b.csv") == 0, medexp.err
     found = {row["path"].removeprefix("own/"): row["known"] for row in table_of("b.csv")}
     assert found == part_of
 
 
 def test_of_several_runs_the_mean_and_whatever_one_of_them_knows(place, medexp):
     for name in ("run", "other"):
-        assert medexp("predict", f"run={name}", "images=new", f"out={name}.csv") == 0, medexp.err
-    assert medexp("predict", "run=run,other", "images=new") == 0, medexp.err
+        assert medexp("predict", *OWN, f"run={name}", "images=new", f"out={name}.csv") == 0, (
+            medexp.err
+        )
+    assert medexp("predict", *OWN, "run=run,other", "images=new") == 0, medexp.err
     (written,) = Path("outputs/predict").glob("*/predictions.csv")
     single = [[r for r in table_of(f"{n}.csv") if not r["error"]] for n in ("run", "other")]
     both = [row for row in table_of(written) if not row["error"]]
     np.testing.assert_array_equal(p_of(both), np.mean([p_of(rows) for rows in single], axis=0))
-    assert medexp("eval", "run=run,other") == 0, medexp.err
+    assert medexp("eval", *OWN, "run=run,other") == 0, medexp.err
     rows = scored(next(Path("outputs/ensembles").iterdir()))
     write_list("list.csv", [row["id"] for row in rows])
-    assert medexp("predict", "run=run,other", "images=list.csv", "out=a.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run,other", "images=list.csv", "out=a.csv") == 0, medexp.err
     assert [r["p_malignant"] for r in table_of("a.csv")] == [row["p_1"] for row in rows]
 
 
 def test_tta_is_that_of_eval(place, medexp):
     given = ("tta=flips", "tta.vertical=false")
-    assert medexp("eval", "run=run", *given) == 0, medexp.err
+    assert medexp("eval", *OWN, "run=run", *given) == 0, medexp.err
     rows = scored(next(Path("run/eval").iterdir()))
     write_list("list.csv", [row["id"] for row in rows])
-    assert medexp("predict", "run=run", "images=list.csv", "out=a.csv", *given) == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=list.csv", "out=a.csv", *given) == 0, (
+        medexp.err
+    )
     assert [r["p_malignant"] for r in table_of("a.csv")] == [row["p_1"] for row in rows]
     assert [r["p_malignant"] for r in table_of("a.csv")] != [row["p_1"] for row in scored("run")]
     assert read("a.json")["views"] == 2
@@ -157,7 +164,7 @@ def test_tta_is_that_of_eval(place, medexp):
 
 
 def test_a_file_a_pattern_a_table_and_a_list_of_paths(place, medexp):
-    model = package.load("run")
+    model = package.load("run", config_dir=MINE)
     folder = {one.path: one.probabilities for one in model.predict("new")}
     write_list("new/list.csv", ["y/000.png", "nowhere.png", "x/001.png"], "File Name")
     for images, names in (
@@ -173,14 +180,14 @@ def test_a_file_a_pattern_a_table_and_a_list_of_paths(place, medexp):
     of_table = model.predict("new/list.csv")
     assert [one.path for one in of_table] == ["y/000.png", "nowhere.png", "x/001.png"]
     assert "no such file" in of_table[1].error
-    assert medexp("predict", "run=run", "images=new/*/001.png") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=new/*/001.png") == 0, medexp.err
     assert "new/y/001.png" in medexp.out, "few are shown one by one"
 
 
 def test_parquet(place, medexp):
     parquet = pytest.importorskip("pyarrow.parquet")
-    assert medexp("predict", "run=run", "images=new", "out=a.parquet") == 0, medexp.err
-    assert medexp("predict", "run=run", "images=new", "out=b.csv") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=new", "out=a.parquet") == 0, medexp.err
+    assert medexp("predict", *OWN, "run=run", "images=new", "out=b.csv") == 0, medexp.err
     rows = parquet.read_table("a.parquet").to_pylist()
     text = table_of("b.csv")
     assert [row["path"] for row in rows] == [row["path"] for row in text]
@@ -214,7 +221,7 @@ def test_wrong_usage_is_told_with_its_remedy(place, medexp):
         (["run=run,run", "images=new"], 2, "name each run of an ensemble once"),
         (["run=run", "images=new/x/002.png"], 1, "none of 1 images can be read"),
     ):
-        assert medexp("predict", *words) == code, (words, medexp.err)
+        assert medexp("predict", *OWN, *words) == code, (words, medexp.err)
         assert message in medexp.err, (words, medexp.err)
     assert not list(Path().glob("run/predict/*/*")), "nothing half is left"
 
@@ -222,7 +229,7 @@ def test_wrong_usage_is_told_with_its_remedy(place, medexp):
 def test_a_reader_of_ones_own_without_load_new_says_what_it_lacks(toy, medexp):
     run = toy("trainer.epochs=1")
     Path("new").mkdir()
-    assert medexp("predict", f"run={run}", "images=new") == 2
+    assert medexp("predict", *OWN, f"run={run}", "images=new") == 2
     assert "A function load_new beside it says how a file without one is read" in medexp.err
 
 
@@ -230,7 +237,7 @@ def test_a_reader_of_ones_own_without_load_new_says_what_it_lacks(toy, medexp):
 
 
 def test_load_gives_network_preprocessing_and_classes(place):
-    model = package.load("run")
+    model = package.load("run", config_dir=MINE)
     assert model.classes == ("benign", "malignant") and model.image_shape == (16, 16, 3)
     image = model.read("new/y/000.png")
     assert image.shape == (16, 16, 3) and image.dtype == np.uint8
@@ -239,7 +246,7 @@ def test_load_gives_network_preprocessing_and_classes(place):
     with torch.no_grad():
         logits = model.network(torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None])
     np.testing.assert_allclose(logits.softmax(1).double()[0], one.probabilities, atol=1e-6)
-    pair = package.load(["run", Path("other")], tta="flips", batch_size=2)
+    pair = package.load(["run", Path("other")], config_dir=MINE, tta="flips", batch_size=2)
     assert len(pair.networks) == 2 and len(pair.views) == 4
     assert len(pair.predict("new")) == 9
 
@@ -254,7 +261,7 @@ def test_importing_it_is_light():
 
 
 def test_memory_does_not_grow_with_the_number_of_images(place):
-    model = package.load("run", batch_size=8)
+    model = package.load("run", config_dir=MINE, batch_size=8)
 
     def peak(count):
         items = (Item("one", Path("new/y/000.png")) for _ in range(count))

@@ -11,6 +11,8 @@ from medexp.report.table.load import read_predictions
 from tests.conftest import MINE, read
 from tests.jobs.kit import train_once, write_folders
 
+OWN = ("--config-dir", MINE)
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -30,7 +32,7 @@ def place(workplace, trained):
 
 def evaluated(medexp, *words):
     before = set(Path("run/eval").glob("*"))
-    assert medexp("eval", "run=run", "split=all", *words) == 0, medexp.err
+    assert medexp("eval", *OWN, "run=run", "split=all", *words) == 0, medexp.err
     (folder,) = set(Path("run/eval").glob("*")) - before
     return folder
 
@@ -65,13 +67,13 @@ def test_its_classes_may_stand_in_another_order_and_be_fewer(place, medexp):
     assert medexp("train", *args) == 0, medexp.err
     write_folders(Path("two"), {"x": 1, "b": 6, "c": 4}, seed=2)
     shutil.rmtree("two/x")
-    assert medexp("eval", "run=other", "split=all", "dataset.root=two") == 0, medexp.err
+    assert medexp("eval", *OWN, "run=other", "split=all", "dataset.root=two") == 0, medexp.err
     (folder,) = Path("other/eval").iterdir()
     scored = read_predictions(folder / "predictions.csv")["all"]
     assert np.bincount(scored.labels, minlength=3).tolist() == [0, 6, 4]
     assert scored.probabilities.shape == (10, 3)
     write_folders(Path("unknown"), {"b": 2, "d": 2})
-    assert medexp("eval", "run=other", "split=all", "dataset.root=unknown") == 2
+    assert medexp("eval", *OWN, "run=other", "split=all", "dataset.root=unknown") == 2
     assert "it has no d" in medexp.err
 
 
@@ -96,7 +98,7 @@ def test_images_of_training_are_marked_under_any_name(place, medexp):
 def test_what_cannot_be_read_is_refused_or_listed(place, medexp):
     write_folders(Path("there"), {"benign": 4, "malignant": 4}, seed=1)
     Path("there/benign/000.png").write_bytes(b"no picture")
-    assert medexp("eval", "run=run", "split=all", "dataset.root=there") == 1
+    assert medexp("eval", *OWN, "run=run", "split=all", "dataset.root=there") == 1
     assert "1 of 8 images cannot be read" in medexp.err
     folder = evaluated(medexp, "dataset.root=there", "dataset.on_error=skip")
     metrics = read(folder / "metrics.json")
@@ -106,7 +108,7 @@ def test_what_cannot_be_read_is_refused_or_listed(place, medexp):
 def test_a_set_that_comes_split_and_an_ensemble(toy, medexp):
     """Toy comes as 96, 48 and 48 images of its own function; no two of them share an id."""
     runs = [toy(f"seed={seed}", "trainer.epochs=1") for seed in (0, 1)]
-    assert medexp("eval", f"run={runs[0]},{runs[1]}", "split=all") == 0, medexp.err
+    assert medexp("eval", *OWN, f"run={runs[0]},{runs[1]}", "split=all") == 0, medexp.err
     (folder,) = Path("outputs/ensembles").iterdir()
     metrics = read(folder / "metrics.json")
     assert metrics["all"]["n"] == 192
