@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medexp.config.trust import check_commands
 from medexp.jobs import audit
 from medexp.runs.files import write_text
 
@@ -60,6 +61,7 @@ def finish_paper(folder: Path) -> int:
     render.write_tables(runs, folder)
     show([folder])
     node = next(run.config["paper"] for run in runs if run.config.get("paper"))
+    check_commands(f"{folder}: paper", node)  # the audit builds networks by them
     drawn = figures.write_figures(paper.parse_paper(node), runs, folder / "figures")
     for path in drawn:
         if path.suffix != ".svg":
