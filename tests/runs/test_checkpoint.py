@@ -47,9 +47,7 @@ def test_what_unpacks_to_more_than_it_has_bytes_is_refused(tmp_path):
             archive.writestr(name, content)
     assert path.stat().st_size < plain.stat().st_size / 100
     assert torch.load(path, weights_only=True)["model"]["w"].shape == (2**20,)
-    with pytest.raises(
-        MedexpError, match=r"best.pt: cannot .* unpack to 4,19\d,\d+, and torch's own"
-    ):
+    with pytest.raises(MedexpError, match=r"best.pt: cannot .* unpack to 4,19\d,\d+, and"):
         checkpoint.load(path)
     checkpoint.load(plain)
 
