@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medexp.config.trust import check_commands
+from medexp.errors import printable
 from medexp.jobs import audit
 from medexp.runs.files import write_text
+from medexp.runs.guard import MAX_JSON, read_bounded
 
 
 def show(folders: Sequence[Path]) -> None:
@@ -21,7 +23,7 @@ def show(folders: Sequence[Path]) -> None:
         return
     render.show(tables.tables(load.find_runs(folders)))
     for folder in folders:
-        print(folder)
+        print(printable(str(folder)))
 
 
 def render_again(path: Path) -> None:
@@ -93,7 +95,7 @@ def write_page(folders: Sequence[Path], path: Path, more: Sequence[Path] = ()) -
 
     runs = load.find_runs(folders)
     audits = [file for folder in folders for file in sorted(folder.glob("audit.json"))]
-    findings = [one for file in audits for one in json.loads(file.read_text(encoding="utf-8"))]
+    findings = [one for file in audits for one in json.loads(read_bounded(file, MAX_JSON))]
     drawn = [
         file
         for folder in folders
