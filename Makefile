@@ -6,7 +6,7 @@ PYTHON ?= $(shell scripts/find_python.sh)
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-all lint types check clean
+.PHONY: help demo test test-slow test-all lint types check cves clean
 
 help:
 	@echo "make demo      install, train native3 on phantoms, print the table (about 4 minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy"
 	@echo "make check     test, lint, types: what CI runs"
+	@echo "make cves      known faults of the installed packages, by pip-audit; needs a network"
 	@echo "make clean     remove $(VENV)"
 
 demo: $(VENV)/.installed
@@ -38,6 +39,12 @@ types: $(VENV)/.installed-lint
 	$(BIN)/mypy
 
 check: test lint types
+
+# For a weekly timer. An environment of its own, so that the tool's packages are not medexp's.
+cves: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/cves
+	$(VENV)/cves/bin/python -m pip install --progress-bar off -q pip-audit
+	$(VENV)/cves/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 clean:
 	rm -rf $(VENV)

@@ -21,7 +21,7 @@ for tag in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014; do
 done
 "$python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
     --implementation cp "${platforms[@]}" -d wheels \
-    'hydra-core>=1.3.2,<1.4' 'omegaconf>=2.3,<2.4' 'hydra-joblib-launcher>=1.2,<1.3' \
+    'hydra-core>=1.3.8,<1.4' 'omegaconf>=2.3,<2.4' 'hydra-joblib-launcher>=1.2,<1.3' \
     'nibabel>=5.2' 'ImageHash>=4.3' 'PyWavelets>=1.6'
 "$python" -m pip wheel -q --no-deps -w wheels 'antlr4-python3-runtime==4.9.*'
 

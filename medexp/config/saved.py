@@ -4,6 +4,7 @@ import glob
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,9 @@ def primary_of_eval(line: Line) -> str:
     That is the config of the run where one is named, else the one of `medexp train`.
     """
     folders = folders_of(line.text("run"))
-    if folders and (Path(folders[0]) / "config.yaml").is_file():
-        return primary_of_run("run", folders[0], line, {})
+    with suppress(MedexpError):  # what eval would refuse has nothing to complete
+        if folders and (Path(folders[0]) / "config.yaml").is_file():
+            return primary_of_run("run", folders[0], line, {})
     node = _train_yaml()
     node["defaults"] = ["eval_schema" if d == "schema" else d for d in node["defaults"]]
     ConfigStore.instance().store(name="of_eval", node=node)

@@ -39,7 +39,10 @@ def refuse_links(file: h5py.File, path: Path, key: str) -> None:
 def refuse_other_files(data: h5py.Dataset, path: Path, key: str) -> None:
     """Raise MedexpError for a dataset whose values lie in other files, or come from other sets."""
     if data.external or data.is_virtual:
-        others = [row[0] for row in data.external or data.virtual_sources()]
+        if data.is_virtual:
+            others = [source.file_name for source in data.virtual_sources()]
+        else:
+            others = [name for name, *_ in data.external]
         names = ", ".join(map(str, others[:3]))
         raise MedexpError(
             f"{path}: {key} takes its values from elsewhere ({names}), whose changes would not be "

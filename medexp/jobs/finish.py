@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medexp.config.trust import check_commands
+from medexp.errors import printable
 from medexp.jobs import audit
 from medexp.runs.files import is_run, write_text
+from medexp.runs.guard import MAX_JSON, read_bounded
 
 
 def show(folders: Sequence[Path]) -> None:
@@ -25,7 +28,7 @@ def show(folders: Sequence[Path]) -> None:
     if alone:  # the last lines are what a screen keeps
         print(textwrap.fill(result(runs[0].metrics or {}), 80, break_long_words=False))
     for folder in folders:
-        print(folder)
+        print(printable(str(folder)))
 
 
 def result(metrics: Mapping[str, Any]) -> str:
@@ -88,6 +91,7 @@ def finish_paper(folder: Path) -> int:
     render.write_tables(runs, folder)
     show([folder])
     node = next(run.config["paper"] for run in runs if run.config.get("paper"))
+    check_commands(f"{folder}: paper", node)  # the audit builds networks by them
     drawn = figures.write_figures(paper.parse_paper(node), runs, folder / "figures")
     for path in drawn:
         if path.suffix != ".svg":
@@ -119,7 +123,7 @@ def write_page(folders: Sequence[Path], path: Path, more: Sequence[Path] = ()) -
 
     runs = load.find_runs(folders)
     audits = [file for folder in folders for file in sorted(folder.glob("audit.json"))]
-    findings = [one for file in audits for one in json.loads(file.read_text(encoding="utf-8"))]
+    findings = [one for file in audits for one in json.loads(read_bounded(file, MAX_JSON))]
     drawn = [
         file
         for folder in folders

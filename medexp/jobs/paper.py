@@ -24,7 +24,7 @@ from medexp.config.settings import Settings, decisive
 from medexp.config.tree import build, plain, without_numbers
 from medexp.errors import ConfigError, nearest, one_of
 from medexp.runs.files import read_json, write_json, write_text
-from medexp.runs.guard import read_yaml
+from medexp.runs.guard import read_yaml, refuse_ways_out
 
 REPEATED = ("seed", "dataset.fold", "dataset.split_seed", "source.seed")
 
@@ -310,6 +310,7 @@ def take(twin: Path, folder: Path, config: str, overrides: Sequence[str]) -> Non
 
     Weights are links where the file system has them. provenance.json says what it was taken from.
     """
+    refuse_ways_out(twin)  # copying follows links
     unfinished = folder.with_name(f".{folder.name}.taken")
     shutil.rmtree(unfinished, ignore_errors=True)
     left = shutil.ignore_patterns(".hydra", "config.yaml", "table.*", "last.pt", "eval")

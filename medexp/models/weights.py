@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from medexp.errors import ConfigError, MedexpError
 from medexp.models.standard import IMAGENET_STATISTICS
 from medexp.runs import checkpoint
+from medexp.runs.guard import refuse_special
 
 # What training code wraps networks in: DataParallel, Lightning modules, torch.compile.
 WRAPPERS = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "_orig_mod.")
@@ -149,6 +150,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.is_dir() or not path.exists():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise MedexpError(f"model.weights={path}: {what}. Name a .pt, .pth or .safetensors file")
+    refuse_special(path)
     if path.suffix == ".safetensors":
         content = _read_safetensors(path)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from medexp.errors import MedexpError
+from medexp.runs.guard import refuse_special
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -47,6 +48,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     Raises MedexpError for a file that unpacks to more than it has bytes: torch packs nothing, so
     what is read is never larger than the file. Whatever else torch cannot read it raises.
     """
+    refuse_special(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         packed = file.read(4) == b"PK\x03\x04"

@@ -240,3 +240,41 @@ def test_a_filter_that_h5py_lacks_is_no_damage(tmp_path):
         MedexpError, match=r"x.h5: compressed by a filter that h5py lacks \(.* gzip"
     ):
         files.hdf5_rows(path, "x")(3)
+
+
+def test_an_hdf5_file_holds_its_own_values(tmp_path):
+    """Links, storage and virtual sets in other files are refused, before those are opened."""
+    values = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = values
+    (tmp_path / "raw").write_bytes(values.tobytes())
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "x", values.shape)
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file["group/x"] = values
+        file["near"] = h5py.SoftLink("/group/x")
+        file["group/relative"] = h5py.SoftLink("x")
+        file["far"] = h5py.ExternalLink("other.h5", "/x")
+        file["pipe"] = h5py.ExternalLink("pipe.h5", "/x")
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "/")
+        file["through"] = h5py.SoftLink("/elsewhere/x")
+        file["loop"] = h5py.SoftLink("/loop")
+        file.create_virtual_dataset("virtual", layout)
+        raw = [(str(tmp_path / "raw"), 0, values.nbytes)]
+        file.create_dataset("raw", values.shape, values.dtype, external=raw)
+    os.mkfifo(tmp_path / "pipe.h5")  # opening it would wait for ever
+    path = tmp_path / "set.h5"
+    for key in ("group/x", "near", "group/relative"):
+        np.testing.assert_array_equal(files.hdf5_rows(path, key)(3), values[3])
+    for key, message in {
+        "far": "far is a link to /x in another file, other.h5",
+        "pipe": "pipe is a link to /x in another file, pipe.h5",
+        "through": "through is a link to / in another file, other.h5",
+        "elsewhere/x": "elsewhere/x is a link to / in another file",
+        "loop": "loop is a link that leads to itself",
+        "virtual": rf"virtual takes its values from elsewhere \({tmp_path}/other.h5\)",
+        "raw": rf"raw takes its values from elsewhere \({tmp_path}/raw\)",
+        "none": "has no dataset 'none'",
+    }.items():
+        with pytest.raises(MedexpError, match=message):
+            files.hdf5_rows(path, key)(3)

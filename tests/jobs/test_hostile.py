@@ -1,5 +1,6 @@
 """Run directories of a stranger: no command runs their code or writes outside of its outputs."""
 
+import base64
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ from medexp.runs import guard
 
 # ---------------------------------------------------------------- the file system, watched
 
+PRIVATE = b"\x89PNG\r\n\x1a\n" + bytes(64)
 WATCHED = {"roots": None, "seen": []}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 CHANGES = {
@@ -63,6 +65,7 @@ def watched(workplace, monkeypatch):
     bait.mkdir()
     (bait / "precious.txt").write_text("mine")
     (bait / "payload.pkl").write_bytes(pickle.dumps(Payload(str(bait / "owned"))))
+    (bait / "private.png").write_bytes(PRIVATE)
     monkeypatch.setenv("SECRET", "s3cr3t-value")
     monkeypatch.setattr(tempfile, "tempdir", str(workplace / "scratch"))
     roots = [workplace / name for name in ("outputs", "cache", "scratch", "stranger")]
@@ -309,10 +312,15 @@ def test_a_report_shows_no_escapes_and_no_formulas(watched, stranger, medexp):
     (stranger / "metrics.json").write_text(json.dumps(metrics))
     status = json.loads((stranger / "status.json").read_text())
     (stranger / "status.json").write_text(json.dumps(status | {"reason": "\x1b[2J\u202egone"}))
+    (stranger / "plots").mkdir(exist_ok=True)
+    (stranger / "plots/x.png").symlink_to("../../bait/private.png")
+    os.mkfifo(stranger / "plots/y.png")
     assert medexp("report", stranger, "--page", "outputs/page.html") == 0, medexp.err
     assert "\\x1b[31mRED" in medexp.out and "\x1b" not in medexp.out + medexp.err
     page = Path("outputs/page.html").read_text()
     assert "\x1b" not in page and "\u202e" not in page
+    assert page.count("is a link, or no regular file") == 2
+    assert base64.b64encode(PRIVATE).decode() not in page
     assert watched == []
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from medexp import __version__
+from medexp.errors import printable
 from medexp.report.page.details import Named, differences, read_provenance, run_details
 from medexp.report.page.markup import packaged, rendered, templates
 from medexp.report.table.compare import NOTES
@@ -118,7 +119,7 @@ def write_page(
         ],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, printable(text))
     return path
 
 
@@ -250,6 +251,9 @@ def embedded(paths: Iterable[Path], most: int) -> tuple[dict[Path, bytes], dict[
     kept: dict[Path, bytes] = {}
     without: dict[Path, str] = {}
     for path in paths:
+        if path.is_symlink() or not path.is_file():  # of a run of unknown origin: not shown around
+            without[path] = "is a link, or no regular file"
+            continue
         try:
             content = path.read_bytes()
         except OSError as error:
