@@ -16,6 +16,7 @@ from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
 from medexp.cli.doctor import doctor
 from medexp.cli.eval import evaluate
+from medexp.cli.export import export
 from medexp.cli.predict import predict
 from medexp.cli.train import train
 from medexp.config.groups import option_after
@@ -29,6 +30,7 @@ medexp: config-driven experiments in medical-image classification
   medexp train   train a network, evaluate its best epoch, write a run directory
   medexp eval    evaluate a finished run again, on other data or another split
   medexp predict what a finished run says of new images, without labels
+  medexp export  the network of a run as ONNX, torch.export or safetensors
   medexp models  the networks: paper, input, parameters, do the counts agree?
   medexp datasets   the data sets: source, licence, size, found here?
   medexp data check   what would falsify a result: copies, shared patients, ...
@@ -49,6 +51,7 @@ COMMANDS = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "export": export,
     "models": models.models,
     "datasets": datasets.datasets,
     "papers": papers.papers,

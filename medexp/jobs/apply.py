@@ -20,8 +20,10 @@ from medexp.data.load import phantom_root
 from medexp.data.progress import in_order, threads
 from medexp.errors import ConfigError, MedexpError
 from medexp.jobs import binding
+from medexp.jobs.build import build_network
 from medexp.jobs.eval import best_network, check_alike
 from medexp.jobs.results import mean_probabilities
+from medexp.runs.files import read_json
 from medexp.runs.images import Listed
 from medexp.score import metrics
 from medexp.score.predict import View, as_stored
@@ -219,11 +221,7 @@ def model_of(
     runs = [binding.read_run("run", Path(folder)) for folder in folders]
     first = runs[0]
     for run in runs:
-        if run.record is None or not run.classes:
-            raise MedexpError(
-                f"run={run.name}: no record.json there, by which its classes and images would be "
-                "known: an older version made it. Train it again"
-            )
+        kind_of(run)
         if run is not first:
             check_alike(run, first)
     assert first.record is not None
@@ -234,12 +232,10 @@ def model_of(
     trainer = trainer_of(first.settings.trainer, changes)
     networks = []
     for run in runs:
-        assert run.record is not None
-        kind = OfRun(run.classes, tuple(run.record.image_shape))
-        network, _ = best_network(run, binding.carried_over(run.settings.model, run), kind, device)
+        network = network_of(run, device)
         if trainer.channels_last:
             network.to(memory_format=torch.channels_last)
-        networks.append(network.eval())
+        networks.append(network)
     shape = tuple(first.record.image_shape)
     return Model(
         runs=tuple(runs),
@@ -252,6 +248,37 @@ def model_of(
         device=device,
         views=views,
     )
+
+
+def network_of(run: binding.Run, device: torch.device, *, weights: bool = True) -> nn.Module:
+    """The network of a run's best epoch, to be evaluated; without its weights where asked so."""
+    model = binding.carried_over(run.settings.model, run)
+    if not weights:
+        return build_network(model, kind_of(run)).to(device).eval()
+    network, _ = best_network(run, model, kind_of(run), device)
+    return network.eval()
+
+
+def kind_of(run: binding.Run) -> "OfRun":
+    """What a run's record says of its data; MedexpError where it has none."""
+    if run.record is None or not run.classes:
+        raise MedexpError(
+            f"run={run.name}: no record.json there, by which its classes and images would be "
+            "known: an older version made it. Train it again"
+        )
+    return OfRun(run.classes, tuple(run.record.image_shape))
+
+
+def marks_of(runs: Sequence[binding.Run]) -> dict[str, str]:
+    """The marks of runs, which hold for what they predict: PHANTOM, PARTIAL, ..."""
+    marked: dict[str, str] = {}
+    for run in runs:
+        file = run.folder / "metrics.json"
+        if file.is_file():
+            marked = (read_json(file).get("marks") or {}) | marked
+        else:
+            marked["UNFINISHED"] = f"{run.name} has no metrics.json: its training is not finished"
+    return marked
 
 
 @dataclass(frozen=True)

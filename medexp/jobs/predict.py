@@ -15,9 +15,9 @@ from medexp.data.fresh import none_found
 from medexp.data.progress import bar
 from medexp.errors import ConfigError, MedexpError
 from medexp.jobs import build
-from medexp.jobs.apply import Model, Prediction, model_of, trainer_of, views_of
+from medexp.jobs.apply import Model, Prediction, marks_of, model_of, trainer_of, views_of
 from medexp.jobs.binding import read_run
-from medexp.runs.files import SCHEMA, read_json, versions, write_json
+from medexp.runs.files import SCHEMA, versions, write_json
 from medexp.runs.predicted import check_target, table
 from medexp.score.predict import View, as_stored
 from medexp.train.device import device_name
@@ -91,7 +91,7 @@ def predict(asked: Asked) -> Summary:
     total = sum(1 for _ in items())
     if not total:
         raise none_found(asked.images, model.reader.suffixes)
-    summary = Summary(asked.out or own_place(model), model.classes, marks=marks_of(model))
+    summary = Summary(asked.out or own_place(model), model.classes, marks=marks_of(model.runs))
     began = time.monotonic()
     with table(summary.table, model.classes) as write, bar("predicting", total) as advance:
         for one in model.stream_items(items()):
@@ -129,18 +129,6 @@ def as_row(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         "known": one.known,
         "error": one.error,
     }
-
-
-def marks_of(model: Model) -> dict[str, str]:
-    """The marks of the runs, which hold for what they predict: PHANTOM, PARTIAL, ..."""
-    marked: dict[str, str] = {}
-    for run in model.runs:
-        file = run.folder / "metrics.json"
-        if file.is_file():
-            marked = (read_json(file).get("marks") or {}) | marked
-        else:
-            marked["UNFINISHED"] = f"{run.name} has no metrics.json: its training is not finished"
-    return marked
 
 
 def facts_of(summary: Summary, model: Model, asked: Asked) -> dict[str, Any]:
