@@ -1,4 +1,4 @@
-"""What a run starts from belongs to its data set: a paper's recipe to the paper's data, no other's."""
+"""What a run starts from belongs to its data set: a paper's recipe to its own data, none to others."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ STATED = {
     "pcam_kaggle": ("FlipsTurns", "SGD", 0.01),
     # Mir and Nissa, 3.3.2: rotate90, rotate270, flips at p = .5; 3.5: SGD with rate .0002.
     "all": ("RightAngles", "SGD", 0.0002),
-    # Nguyen et al., 5.1: flips, turns, rotation, crop, scale. Each of its networks has its own rate.
+    # Nguyen et al., 5.1: flips, turns, rotation, crop, scale. A rate for each network.
     "cervix": ("Chain", "Adam", 0.001),
     # Alghamdi et al., section 4: Adam, nothing of augmentation or of a rate.
     "ldct": ("Identity", "Adam", 0.001),
