@@ -1,4 +1,4 @@
-"""A newcomer's way: a folder of images of one's own, by the first command of docs/your_own_data.md."""
+"""A newcomer's way: a folder of one's own images, by the first command of docs/your_own_data.md."""
 
 import re
 import shlex
@@ -33,7 +33,7 @@ def test_the_help_and_the_headers_suggest_what_the_guide_does(medexp):
     words = first_command("FOLDER")
     assert words[0] == "train" and "model=native3" in words
     assert medexp("train", "--help") == 0
-    assert shlex.join(["medexp", *words]) in medexp.out
+    assert shlex.join(["medexp", *words]) in " ".join(medexp.out.replace("\\\n", "").split())
     for dataset in ("image_folder", "csv_table"):
         head = (ROOT / f"conf/dataset/{dataset}.yaml").read_text(encoding="utf-8")
         said = [words[0], f"dataset={dataset}", *words[2:]]

@@ -1,4 +1,4 @@
-"""What a run starts from belongs to its data set: a paper's recipe to its own data, none to others."""
+"""What a run starts from is its data set's: a paper's recipe for its own data, none for others."""
 
 from pathlib import Path
 
