@@ -33,7 +33,6 @@ def export(words: list[str]) -> int:
         print(EXPORT_HELP, end="")
         return 0
     from medexp.config.line import folders_of, read_line
-    from medexp.config.saved import with_config_dirs
 
     line = read_line(words)
     for one in line.overrides:

@@ -18,6 +18,8 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
 
   medexp train dataset=pcam model=native3         data: ./data or $MEDEXP_DATA
   medexp train source=phantom trainer.epochs=5    synthetic data, no download
+  medexp train dataset=image_folder dataset.root=FOLDER model=native3 \\
+      dataset.size=96   your own images in class folders (docs/your_own_data.md)
   medexp train model=native1 optimizer.lr=0.001 schedule=step schedule.every=50
   medexp train -m model=native1,native2 optimizer.lr=0.1,0.01  a sweep: one
                      table, figures against the numbers, a ranking (search.md)

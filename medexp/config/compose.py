@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict
 
-from medexp.config.groups import conf_dir, option_after
+from medexp.config.groups import composed_groups, conf_dir, option_after
 from medexp.config.line import Line
 from medexp.config.refusals import explained
 from medexp.config.settings import FACTS, EvalSettings, Settings
@@ -68,7 +68,10 @@ def compose_node(group: str, option: str, arguments: Sequence[str] = ()) -> Any:
     For options that refer to no other group; faster than `compose`.
     """
     GlobalHydra.instance().clear()
-    ConfigStore.instance().store(name="of_group", node={"defaults": [{group: option}, "_self_"]})
+    # A data set's YAML overrides other groups, which must stand before it.
+    others: list[Any] = [{other: None} for other in composed_groups() if other != group]
+    node = {"defaults": [*others, {group: option}, "_self_"]}
+    ConfigStore.instance().store(name="of_group", node=node)
     with explained(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("of_group", _search_path(arguments))
         return OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)

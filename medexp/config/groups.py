@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def conf_dir() -> Path:
@@ -13,6 +16,18 @@ def conf_dir() -> Path:
 
 def groups() -> list[str]:
     return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+
+
+def train_yaml() -> dict[str, Any]:
+    """The content of conf/train.yaml, before Hydra makes anything of it."""
+    return dict(yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8")))
+
+
+def composed_groups() -> list[str]:
+    """The groups of which every run has an option, in the order of train.yaml: dataset is last."""
+    defaults = [one for one in train_yaml()["defaults"] if isinstance(one, dict)]
+    chosen = {group: option for one in defaults for group, option in one.items()}
+    return [group for group, option in chosen.items() if option and " " not in group]
 
 
 def options(group: str, arguments: Sequence[str] = ()) -> list[str]:

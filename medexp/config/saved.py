@@ -11,12 +11,14 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from medexp.config.groups import conf_dir, groups
+from medexp.config.groups import composed_groups, conf_dir, groups, train_yaml
 from medexp.config.line import Line, folders_of
 from medexp.config.trust import check_saved
 from medexp.errors import ConfigError, MedexpError
 from medexp.runs.files import read_json
 from medexp.runs.guard import read_yaml, refuse_ways_out
+
+OF_RUN = "of_run"  # the option of a group that is the run's own, of which conf/ need have no YAML
 
 # Where the targets of runs that an older version made are now.
 MOVED = {
@@ -86,11 +88,20 @@ def primary_of_run(key: str, folder: str, line: Line, hydra_node: Mapping[str, A
     train.yaml's own.
     """
     saved = saved_config(key, folder)
-    defaults_of_hydra = _train_yaml()["hydra"]
+    defaults_of_hydra = train_yaml()["hydra"]
     swapped = [group for group in groups() if line.sets(group)]
-    if "dataset" in swapped and "paper" not in swapped:
-        swapped.append("paper")
     defaults: list[Any] = ["eval_schema" if key == "run" else "schema"]
+    overrides: list[Any] = []
+    if "dataset" in swapped:
+        # Other data bring their paper's table, but what its YAML would train with is not the run's.
+        for group in composed_groups():
+            if group not in swapped:
+                node = saved.pop(group)
+                ConfigStore.instance().store(group=group, name=OF_RUN, node=node)
+                defaults.append({group: OF_RUN})
+                overrides.append({f"override /{group}": OF_RUN})
+        last = ["dataset", "paper"]  # in this order
+        swapped = [*(group for group in swapped if group not in last), *last]
     for group in swapped:
         saved.pop(group, None)
         if group in saved["names"]:
@@ -101,7 +112,7 @@ def primary_of_run(key: str, folder: str, line: Line, hydra_node: Mapping[str, A
             # Of a sweep the first value; each job then brings its own.
             defaults.append({group: line.value(group)})
     node = {
-        "defaults": [*defaults, "_self_"],
+        "defaults": [*defaults, "_self_", *overrides],
         **saved,
         key: folder,
         "hydra": {**defaults_of_hydra, **hydra_node},
@@ -120,15 +131,10 @@ def primary_of_eval(line: Line) -> str:
     with suppress(MedexpError):  # what eval would refuse has nothing to complete
         if folders and (Path(folders[0]) / "config.yaml").is_file():
             return primary_of_run("run", folders[0], line, {})
-    node = _train_yaml()
+    node = train_yaml()
     node["defaults"] = ["eval_schema" if d == "schema" else d for d in node["defaults"]]
     ConfigStore.instance().store(name="of_eval", node=node)
     return "of_eval"
-
-
-def _train_yaml() -> dict[str, Any]:
-    content = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
-    return dict(content)
 
 
 def complete_folders(word: str) -> list[str]:

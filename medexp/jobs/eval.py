@@ -16,8 +16,9 @@ from medexp.data.base import WHOLE
 from medexp.errors import ConfigError, MedexpError
 from medexp.explain.explainers import Subject
 from medexp.jobs import binding, build, known
+from medexp.jobs.applied import applied
 from medexp.jobs.deviations import deviations
-from medexp.jobs.marks import HANDED_ON, marks, scaled_keys
+from medexp.jobs.marks import HANDED_ON, OF_SCORES, marks, of_scores, scaled_keys
 from medexp.jobs.results import mean_probabilities, write_provenance, write_results
 from medexp.runs import checkpoint
 from medexp.runs.files import read_json
@@ -58,6 +59,7 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
             network.to(memory_format=torch.channels_last)
         p = mean_probabilities(network, split, views, settings.trainer, device)
         probabilities.append(p[:, binding.columns_of(dataset, run)])
+        member["applied"] = applied(run.settings.augment, dataset, network)
         members.append(member)
     write_provenance(folder, settings, dataset, device, "float32")
     labels = {part: one.labels.tolist() for part, one in dataset.splits().items()}
@@ -84,6 +86,7 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
     # Marks of this evaluation stand first, and their reasons count where a member has them too.
     here = marks(settings, dataset, facts["epochs"], name, deviating)
     marked = here | marked | here
+    marked |= of_scores(split, predicted, dataset.classes, name)
     write_results(folder, settings, dataset, {name: predicted}, marked, facts)
     if explain:
         subject = Subject(split, dataset.classes, tuple(marked), predicted)
@@ -197,7 +200,8 @@ def ensemble_facts(
     for member in members:
         trained = read_json(Path(member["evaluated_run"]) / "metrics.json")
         listed.append({"model": trained["model"], **member})
-        marked = trained["marks"] | marked
+        of_all = {mark: why for mark, why in trained["marks"].items() if mark not in OF_SCORES}
+        marked = of_all | marked
     folders = ", ".join(str(member["evaluated_run"]) for member in members)
     marked[f"ENSEMBLE of {len(members)}"] = f"mean of the probabilities of {folders}"
     counts = [member["parameters"] for member in members]

@@ -1,17 +1,25 @@
 """Why a run's numbers are not the paper's: the marks that stand wherever one of them does."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medexp.config.paper import BEFORE
 from medexp.config.settings import Settings
-from medexp.data.base import WHOLE, Dataset
+from medexp.data.base import WHOLE, Dataset, Split
 from medexp.jobs.deviations import reason_of
 from medexp.runs.files import read_json
+from medexp.score import metrics
+
+log = logging.getLogger(__name__)
 
 # What is handed on to a run that starts from another's weights. What those were scored on is not.
 HANDED_ON = ("PHANTOM", "PARTIAL", "DEVIATES", "PRUNED")
+# What `of_scores` finds: of one network on one split, and of no other.
+OF_SCORES = ("CONSTANT", "ONE CLASS", "LACKS CLASS")
 
 
 def marks(
@@ -51,6 +59,42 @@ def marks(
     if left:
         found["DEVIATES"] = reason_of(left, settings)
     return found | dict(data.marks)
+
+
+def of_scores(
+    split: Split, probabilities: np.ndarray, classes: Sequence[str], name: str
+) -> dict[str, str]:
+    """Mark -> reason, of scores that say less than they seem to; each is told on the terminal too.
+
+    probabilities: (N, C) of the images of the split `name`. CONSTANT: the network calls every image
+    the same, which a split that is mostly of one class rewards with a fine accuracy. ONE CLASS and
+    LACKS CLASS: the split has no image of some class, so that its F1 is 0, its recall and AUC are
+    undefined, and means over the classes leave it out or hold that 0.
+    """
+    found = {}
+    there = np.bincount(split.labels, minlength=len(classes)) > 0
+    if there.sum() == 1:
+        only = classes[int(there.argmax())]
+        found["ONE CLASS"] = (
+            f"all {len(split):,} {name} images are {only}: an accuracy here tells nothing of the "
+            "other classes, and there is no AUC"
+        )
+    elif not there.all():
+        absent = ", ".join(one for one, here in zip(classes, there, strict=True) if not here)
+        found["LACKS CLASS"] = (
+            f"no {name} image is {absent}: scores of that class and means over the classes are "
+            "undefined or mean little"
+        )
+    called = np.unique(metrics.predict(probabilities))
+    if len(called) == 1 and len(split) > 1 and there.sum() > 1:
+        share = float(np.mean(split.labels == called[0]))
+        found["CONSTANT"] = (
+            f"the network calls all {len(split):,} {name} images {classes[called[0]]}, which "
+            f"{share:.1%} of them are: it tells no class from another"
+        )
+    for mark, reason in found.items():
+        log.warning("%s: %s", mark, reason)
+    return found
 
 
 def handed_on(marked: Mapping[str, str], start: Path | None) -> dict[str, str]:

@@ -19,8 +19,9 @@ from medexp.data.load import load_data
 from medexp.data.split import refuse_missing_classes
 from medexp.errors import ConfigError, MedexpError, RefusedError
 from medexp.jobs import binding, build, known, values
+from medexp.jobs.applied import applied, told
 from medexp.jobs.deviations import deviations, row_of
-from medexp.jobs.marks import handed_on, marks, scaled_keys
+from medexp.jobs.marks import handed_on, marks, of_scores, scaled_keys
 from medexp.jobs.record import record_of
 from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
 from medexp.models.stages import named_stages
@@ -79,6 +80,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         "epochs": epochs,
         "wall_seconds": fitted.seconds,
         "monitor": settings.trainer.monitor,
+        "applied": applied(settings.augment, phase.dataset, phase.network),
     }
     if fitted.pruned:
         facts["pruned_at"] = epochs
@@ -94,6 +96,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     marked = marks(settings, phase.dataset, epochs, deviating=deviating)
     if origin is not None:
         marked = handed_on(marked, origin.folder)
+    marked |= of_scores(splits["test"], predicted["test"], phase.dataset.classes, "test")
     write_results(folder, settings, phase.dataset, predicted, marked, facts)
     return fitted.best_value
 
@@ -204,7 +207,7 @@ def data_of(
 def announce(
     settings: Settings, data: Dataset, network: nn.Module, folder: Path, machine: str
 ) -> None:
-    """Two lines on what is about to be trained, on what and where."""
+    """Three lines on what is about to be trained, on what and where."""
     sizes = " / ".join(f"{len(split):,}" for split in data.splits().values())
     log.info("%s on %s, %s", settings.names.model, settings.names.dataset, folder)
     log.info(
@@ -213,3 +216,4 @@ def announce(
         f"{build.parameter_counts(network)['trainable']:,}",
         machine,
     )
+    log.info(told(applied(settings.augment, data, network)))

@@ -1,5 +1,6 @@
 """All that a resumed run needs, as one object: what checkpoints/last.pt holds."""
 
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,14 +78,24 @@ class State:
         self.step += 1
 
     def end_epoch(self, row: Row, value: float, monitor: str) -> bool:
-        """Record a completed epoch; returns whether its monitor is the best so far."""
+        """Record a completed epoch; returns whether it is the best so far.
+
+        Of epochs with the same value of the monitor the one with the lower val_loss is better, of
+        those with the same loss too the later one: on an easy set val_auc is 1 from the first
+        epoch on, when the network has hardly begun to learn.
+        """
         self.history.append(row)
         self.epoch, self.step = self.epoch + 1, 0
-        better = {"max": float.__gt__, "min": float.__lt__}[metrics.direction(monitor)]
-        if self.best["value"] is not None and not better(value, self.best["value"]):
-            return False
+        sign = {"max": -1.0, "min": 1.0}[metrics.direction(monitor)]
+        if self.best["value"] is not None:
+            kept = (sign * self.best["value"], self._loss_of(self.best["epoch"]))
+            if (sign * value, loss_of(row)) > kept:
+                return False
         self.best = {"epoch": row["epoch"], "value": value}
         return True
+
+    def _loss_of(self, epoch: int) -> float:
+        return next(loss_of(row) for row in self.history if row["epoch"] == epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What last.pt holds: tensors, numbers, strings and containers of them."""
@@ -139,6 +150,12 @@ class State:
     def save_best(self, run: Path) -> None:
         weights = {"model": self.kept.state_dict(), **self.best}
         checkpoint.save(weights, run / "checkpoints" / "best.pt")
+
+
+def loss_of(row: Row) -> float:
+    """An epoch's val_loss, to be compared: infinite where it is no number."""
+    loss = float(row["val_loss"])
+    return loss if math.isfinite(loss) else math.inf
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

@@ -36,17 +36,36 @@ def test_an_epoch_begins_with_no_sums():
         for step in range(3):
             one.add(totals(1.0 + step, 4.0))
         assert (one.step, sums(one)) == (3, ([1, 2, 3], 12, 1.5))
-        one.end_epoch({"epoch": epoch + 1}, 0.5, "val_auc")
+        one.end_epoch({"epoch": epoch + 1, "val_loss": 1.0}, 0.5, "val_auc")
         assert (one.epoch, one.step) == (epoch + 1, 0)
 
 
-def test_the_best_epoch_is_the_first_with_the_best_value():
+def kept(monitor, *rows):
+    """Which of these (monitor's value, val_loss) were the best so far, and the best one's epoch."""
     one = state()
-    best = [one.end_epoch({"epoch": k}, v, "val_auc") for k, v in enumerate((0.5, 0.7, 0.7, 0.6))]
-    assert best == [True, True, False, False] and one.best == {"epoch": 1, "value": 0.7}
-    one = state()
-    best = [one.end_epoch({"epoch": k}, v, "val_loss") for k, v in enumerate((0.5, 0.7, 0.4))]
-    assert best == [True, False, True]
+    found = [
+        one.end_epoch({"epoch": k + 1, "val_loss": loss}, value, monitor)
+        for k, (value, loss) in enumerate(rows)
+    ]
+    return found, one.best["epoch"], one.best["value"]
+
+
+def test_the_best_epoch_has_the_best_value():
+    rows = [(0.5, 0.9), (0.7, 0.8), (0.6, 0.1)]
+    assert kept("val_auc", *rows) == ([True, True, False], 2, 0.7)
+    rows = [(0.5, 0.5), (0.7, 0.7), (0.4, 0.4)]
+    assert kept("val_loss", *rows) == ([True, False, True], 3, 0.4)
+
+
+def test_of_epochs_with_one_value_the_lower_loss_is_kept_then_the_later_one():
+    """As on a set where every epoch has a val_auc of 1 while the network still learns."""
+    rows = [(1.0, 0.69), (1.0, 0.31), (1.0, 0.08), (1.0, 0.2), (1.0, 0.08), (0.9, 0.01)]
+    assert kept("val_auc", *rows) == ([True, True, True, False, True, False], 5, 1.0)
+    rows = [(0.3, 0.3), (0.3, 0.3), (0.4, 0.4)]
+    assert kept("val_loss", *rows) == ([True, True, False], 2, 0.3)
+    nan = float("nan")  # no number is worse than any, and the later of two such is kept
+    rows = [(1.0, nan), (1.0, nan), (1.0, 5.0), (1.0, nan)]
+    assert kept("val_auc", *rows) == ([True, True, True, False], 3, 1.0)
 
 
 def test_in_the_middle_of_an_epoch_all_of_it_comes_back():

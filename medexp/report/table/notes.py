@@ -78,6 +78,27 @@ def mark_notes(runs: Sequence[Run], names: dict[Path, str], *, compared: bool) -
     return notes
 
 
+def applied_notes(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
+    """What was done to the images, naming the runs unless all agree."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        content = run.metrics or {}
+        kept = content.get("members") or [content]  # an ensemble's networks may differ in it
+        said = dict.fromkeys(
+            f"augmentation {one['applied']['augment']}; network input {one['applied']['input']}"
+            for one in kept
+            if "applied" in one
+        )
+        if said:
+            alike.setdefault("; or ".join(said), []).append(run)
+    scored = sum(run.metrics is not None for run in runs)
+    notes = []
+    for words, members in alike.items():
+        who = f" ({', '.join(names[run.path] for run in members)})" * (len(members) < scored)
+        notes.append(f"Images{who}: {words}.")
+    return notes
+
+
 def before_note(run: Run) -> str:
     """A run that rows start from and that stands in none."""
     name = (row_key(run) or "").removeprefix(BEFORE)

@@ -31,6 +31,7 @@ from medexp.report.table.load import Run
 from medexp.report.table.notes import (
     ERROR,
     alike,
+    applied_notes,
     before_note,
     class_notes,
     common_notes,
@@ -138,6 +139,7 @@ def _paper_table(
             *alike(paper, columns),
             *mark_notes(runs, names, compared=True),
             *image_notes(runs, names),
+            *applied_notes(runs, names),
             *state_notes(runs, names),
             *(before_note(run) for run in members if not places[run.path]),
             *class_notes(runs, names),
@@ -171,6 +173,7 @@ def _plain_table(runs: Sequence[Run], groups: Sequence[Repeats], labels: dict[Pa
         footnotes=(
             *mark_notes(runs, labels, compared=False),
             *image_notes(runs, labels),
+            *applied_notes(runs, labels),
             *state_notes(runs, labels),
             *repeat_notes(items, labels),
             "AUC, F1, precision and recall: of the second class where there are two, else the mean"
