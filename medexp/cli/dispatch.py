@@ -101,6 +101,17 @@ def dispatch(arguments: list[str]) -> int:
         )
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
+    refuse_copies(command)
     if folder := option_after(rest, "--config-dir"):
         add_config_dir(folder)
     return COMMANDS[command](rest)
+
+
+def refuse_copies(command: str) -> None:
+    """Raise ConfigError where torchrun started several of us: each would do the whole command."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if "RANK" in os.environ and processes > 1:
+        raise ConfigError(
+            f"{command}: started {processes} times (WORLD_SIZE={processes}, as torchrun sets it), "
+            "and each process would do all of it. Start it once: medexp " + command
+        )
