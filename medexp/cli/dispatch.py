@@ -15,7 +15,7 @@ from medexp import __version__
 from medexp.cli import data, datasets, models, papers, report
 from medexp.cli.completion import complete
 from medexp.cli.eval import evaluate
-from medexp.cli.train import train
+from medexp.cli.train import train, train_together
 from medexp.config.groups import option_after
 from medexp.config.saved import add_config_dir
 from medexp.errors import ConfigError, MedexpError, nearest
@@ -101,17 +101,22 @@ def dispatch(arguments: list[str]) -> int:
         )
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
-    refuse_copies(command)
+    if several() and command != "train":
+        refuse_copies(command)
     if folder := option_after(rest, "--config-dir"):
         add_config_dir(folder)
-    return COMMANDS[command](rest)
+    return train_together(rest) if several() else COMMANDS[command](rest)
+
+
+def several() -> bool:
+    """Whether torchrun started several of us for one command line."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def refuse_copies(command: str) -> None:
-    """Raise ConfigError where torchrun started several of us: each would do the whole command."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if "RANK" in os.environ and processes > 1:
-        raise ConfigError(
-            f"{command}: started {processes} times (WORLD_SIZE={processes}, as torchrun sets it), "
-            "and each process would do all of it. Start it once: medexp " + command
-        )
+    """Raise ConfigError: each of the processes would do the whole command."""
+    processes = os.environ["WORLD_SIZE"]
+    raise ConfigError(
+        f"{command}: started {processes} times (WORLD_SIZE={processes}, as torchrun sets it), "
+        f"and each process would do all of it. Start it once: medexp {command}"
+    )

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 
 from medexp.errors import MedexpError
+from medexp.runs.files import writes
 
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write beside the target and rename, so that a kill leaves the old file or the new one."""
+    if not writes():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
