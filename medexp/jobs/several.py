@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -26,14 +27,16 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from medexp.config.saved import add_config_dir
 from medexp.config.settings import Settings, last_phase
 from medexp.config.tree import build, plain
-from medexp.errors import ConfigError, Interrupted, MedexpError
+from medexp.errors import ConfigError, MedexpError
 from medexp.jobs.train import train
-from medexp.runs.files import write_nothing
+from medexp.runs.files import read_json, write_nothing
 from medexp.train.device import pick_device
 from medexp.train.ranks import Ranks, adapted
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 2  # seconds in which rank 0, if it is there, has said why it ends
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # of torchrun
 FOLDER = "medexp/folder"  # in the launcher's store, which outlives its processes
 
 
@@ -55,7 +58,10 @@ class Place:
 def begin(environ: Mapping[str, str] = os.environ) -> Place:
     """Join the processes that torchrun started; the hosts talk by gloo, whatever the device."""
     place = Place.of(environ)
-    dist.init_process_group("gloo", rank=place.rank, world_size=place.count)
+    store = launcher_store()
+    if store is not None:  # processes started anew must not find the addresses of those before
+        store = PrefixStore(f"medexp/{environ.get(RESTARTS, '0')}", store)
+    dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.count)
     return place
 
 
@@ -103,16 +109,25 @@ def follow(place: Place) -> int:
         return 0
     if folder := order["config_dir"]:
         add_config_dir(folder)
-    settings = build(Settings, order["settings"])
+    settings, folder = build(Settings, order["settings"]), Path(order["folder"])
     try:
-        together(settings, Path(order["folder"]), place)
-    except (Interrupted, KeyboardInterrupt):
+        together(settings, folder, place)
+    except KeyboardInterrupt:  # rank 0 says so
         return 130
     except Exception as error:
         if not is_lost(error):
             print(f"medexp: process {place.rank} of {place.count}: {error}", file=sys.stderr)
+        elif place.rank == 1 and is_left(folder):
+            print(f"medexp: {lost(folder)}", file=sys.stderr)
         return 1
     return 0
+
+
+def is_left(folder: Path) -> bool:
+    """Whether it is rank 0 that is gone: the run's folder still says that it is running."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(PATIENCE)
+    return bool(read_json(folder / "status.json")["state"] == "running")
 
 
 def tell(order: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -164,7 +179,7 @@ def is_lost(error: Exception) -> bool:
     """Whether an exchange failed since another process is gone."""
     if isinstance(error, dist.DistError):
         return True
-    text = str(error).lower()
+    text = str(error).lower()  # a collective of gloo raises no class of its own
     return isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text)
 
 
@@ -172,8 +187,8 @@ def lost(folder: Path) -> str:
     last = folder / "checkpoints" / "last.pt"
     kept = f"{last} holds the last epoch" if last.is_file() else "No epoch was finished before"
     return (
-        "Another process of this run ended, and none can go on without it. What it said, or the "
-        f"launcher says of it, is above or below.\n{kept}. Go on with: medexp train resume={folder}"
+        "Another process of this run ended, and none can go on without it: it, or what started it, "
+        f"says why.\n{kept}. Go on with: medexp train resume={folder}"
     )
 
 
@@ -188,7 +203,7 @@ def remember(folder: Path) -> None:
 
 def folder_before() -> str | None:
     """The folder of the run that this process was started to go on with, by --max-restarts."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if os.environ.get(RESTARTS, "0") == "0":
         return None
     store = launcher_store()
     if store is None or not store.check([FOLDER]):
@@ -196,7 +211,7 @@ def folder_before() -> str | None:
     return str(store.get(FOLDER).decode())
 
 
-def launcher_store() -> TCPStore | None:
+def launcher_store() -> Store | None:
     """The store that the launcher keeps; None where the processes keep one of their own."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None

@@ -253,7 +253,8 @@ class SyncBatchNorm(_BatchNorm):
                 training=self.running_mean is None,
                 eps=self.eps,
             )
-        x, over = input.float(), [0, *range(2, input.ndim)]
+        x = input if input.dtype == torch.float64 else input.float()
+        over = [0, *range(2, input.ndim)]
         per_channel = (1, -1, *[1] * (x.ndim - 2))
         count = x.new_tensor([x.numel() / x.shape[1]])
         sums = Summed.apply(torch.cat([x.sum(over), count]), self.group)
@@ -273,7 +274,8 @@ class SyncBatchNorm(_BatchNorm):
         x = x * (variance + self.eps).rsqrt().view(per_channel)
         if self.affine:
             x = x * self.weight.view(per_channel) + self.bias.view(per_channel)
-        return x.to(input.dtype)
+        made: Tensor = x.to(input.dtype)
+        return made
 
 
 class Dropout(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report", "data"])
+@pytest.mark.parametrize("command", ["eval", "report", "data", "models"])
 def test_torchrun_does_not_do_the_same_work_twice(medexp, monkeypatch, command):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
