@@ -18,7 +18,7 @@ from medexp.cli.doctor import doctor
 from medexp.cli.eval import evaluate
 from medexp.cli.export import export
 from medexp.cli.predict import predict
-from medexp.cli.train import train
+from medexp.cli.train import train, train_together
 from medexp.config.groups import option_after
 from medexp.config.saved import add_config_dir
 from medexp.config.trust import set_trusted
@@ -112,6 +112,22 @@ def dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such command. {nearest(command, COMMANDS)}")
     os.environ.pop("MEDEXP_CONFIG_DIR", None)  # only the command line says whose modules run
+    if several() and command != "train":
+        refuse_copies(command)
     if folder := option_after(rest, "--config-dir"):
         add_config_dir(folder)
-    return COMMANDS[command](rest)
+    return train_together(rest) if several() else COMMANDS[command](rest)
+
+
+def several() -> bool:
+    """Whether torchrun started several of us for one command line."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def refuse_copies(command: str) -> None:
+    """Raise ConfigError: each of the processes would do the whole command."""
+    processes = os.environ["WORLD_SIZE"]
+    raise ConfigError(
+        f"{command}: started {processes} times (WORLD_SIZE={processes}, as torchrun sets it), "
+        f"and each process would do all of it. Start it once: medexp {command}"
+    )

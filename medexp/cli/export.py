@@ -47,7 +47,6 @@ def export(words: list[str]) -> int:
         raise ConfigError("run: one at a time is exported")
     kind = line.text("format") or "onnx"
     one_of("format", kind, FORMATS)
-    with_config_dirs(line, folders)
     from medexp.cli.data import size_of
     from medexp.cli.terminal import wrapped
     from medexp.jobs.export import export as work

@@ -1,5 +1,6 @@
 """`medexp train`: one run or, with -m, a sweep that ends in one table."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from medexp.cli.groups_help import print_help
@@ -39,8 +40,17 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
 """
 
 
-def train(words: list[str]) -> int:
-    """Run a job, a sweep, or the runs that a paper's table needs."""
+def train_job(settings: Settings, folder: Path) -> float:
+    from medexp.jobs.train import train
+
+    return train(settings, folder, resume=settings.resume is not None)
+
+
+def train(words: list[str], work: Callable[[Settings, Path], float] = train_job) -> int:
+    """Run a job, a sweep, or the runs that a paper's table needs.
+
+    work: what a job does; of a run on several devices what its first process does.
+    """
     if "-h" in words or "--help" in words:
         return print_help(TRAIN_HELP, words)
     from medexp.config.saved import primary_of_run
@@ -72,7 +82,54 @@ def train(words: list[str]) -> int:
     previews = [key for key in ("plot_schedule", "plot_augment") if line.value(key)]
     if previews and (folder or line.multirun or line.sets("tune")):
         raise ConfigError(f"{', '.join(previews)}: of one new run. Leave -m, tune and resume out")
-    return run_jobs(primary, line.argv(), train_job)
+    other = previews or line.multirun or line.sets("tune") or "--cfg" in words
+    if work is train_job and not other and (devices := devices_of(line, folder)) > 1:
+        from medexp.jobs.several import launch
+
+        return launch(devices, words)
+    return run_jobs(primary, line.argv(), work)
+
+
+def train_together(words: list[str]) -> int:
+    """`medexp train` as one of the processes that torchrun started: a single run by all of them.
+
+    Where torchrun starts them once more (--max-restarts) they go on with the run.
+    """
+    line = read_line(words)
+    if line.multirun or any(line.sets(key) for key in ("tune", "plot_schedule", "plot_augment")):
+        raise ConfigError(
+            "torchrun: several processes train a single run. Leave out -m, tune and previews, or "
+            "start medexp without torchrun"
+        )
+    from medexp.jobs import several
+
+    place = several.begin()
+    if place.rank:
+        return several.follow(place)
+    leading = several.Leading(place)
+    try:
+        if before := several.folder_before():
+            line = read_line([f"resume={before}"])
+        asked = line.value("trainer.devices")
+        if asked is not None and asked != place.count:
+            raise ConfigError(
+                f"trainer.devices={asked}: torchrun started {place.count} processes. Leave it out, "
+                f"or set --nproc-per-node={asked}"
+            )
+        return train([*line.without("trainer.devices"), f"trainer.devices={place.count}"], leading)
+    finally:
+        leading.end()
+
+
+def devices_of(line: Line, folder: str | None) -> int:
+    """On how many devices a single run is to train: by the command line, else as it did before."""
+    from medexp.config.saved import saved_config
+
+    if line.sets("trainer.devices"):
+        devices = line.value("trainer.devices")
+    else:
+        devices = saved_config("resume", folder)["trainer"].get("devices") if folder else None
+    return devices if isinstance(devices, int) else 1  # what is no number is refused later
 
 
 def goes_on(line: Line, folder: Path) -> bool:
@@ -99,9 +156,3 @@ def of_paper(paper: str, line: Line) -> list[str]:
     quoted = ",".join(map(table.quoted, every))
     kept = [word for word in line.argv() if word not in every]
     return [*sweeper, f"+hydra.sweeper.every=[{quoted}]", *kept]
-
-
-def train_job(settings: Settings, folder: Path) -> float:
-    from medexp.jobs.train import train
-
-    return train(settings, folder, resume=settings.resume is not None)

@@ -135,6 +135,8 @@ class Trainer:
     batch_size: int = setting(32, "images of a step", least=1)
     eval_batch_size: int = setting(256, "images of a step of evaluation", least=1)
     device: str = setting("auto", "auto, cuda, cuda:1, cpu or mps", numbers=False)
+    devices: int | None = setting(None, "devices of one run; null: one", least=1)
+    sync_batchnorm: bool = setting(False, "BatchNorm's statistics are of all devices' images")
     amp: str = setting("auto", "precision of training", choices=("auto", "off", "bf16", "fp16"))
     channels_last: bool = setting(True, "memory layout of images and kernels")
     deterministic: bool = setting(False, "the same bits on CUDA too, slower")

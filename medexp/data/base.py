@@ -159,6 +159,10 @@ class Rows:
         """A slice, an integer or an array of integers along the first axis."""
         return np.asarray(self.array[self.rows[index]])
 
+    def part(self, rows: slice) -> "Rows":
+        """The same of a slice of the rows."""
+        return Rows(self.array, self.rows[rows])
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.array[self.rows], dtype)
 
@@ -195,6 +199,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def part(self, start: int, end: int) -> "Split":
+        """The images from `start` to the one before `end`; none is read."""
+        rows, images = slice(start, end), self.images
+        groups = None if self.groups is None else self.groups[rows]
+        images = images.part(rows) if isinstance(images, Rows) else images[rows]
+        return Split(images, self.labels[rows], self.ids[rows], groups)
 
     @cached_property
     def pixels(self) -> np.ndarray:

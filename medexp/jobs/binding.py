@@ -315,6 +315,7 @@ def pixels_as_text(split: Split) -> list[str]:
 RESUMABLE = (
     *("trainer.epochs", "trainer.max_steps", "trainer.patience", "trainer.min_delta"),
     *("trainer.prune_after", "trainer.resamples", "trainer.eval_batch_size", "trainer.amp"),
+    "trainer.devices",
     *("trainer.graphs", "trainer.compile", "trainer.channels_last", "trainer.deterministic"),
     *("dataset.allow_leak", "dataset.on_error"),
 )

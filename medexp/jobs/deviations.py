@@ -21,7 +21,7 @@ SHOWN = 4  # keys in the words of a mark; metrics.json and table.json have them 
 # The one list of keys in which a run may differ from the row's and still be the paper's run. They
 # change no result (where it computes and how fast, how often it is scored, names, paths and columns
 # of files, facts), are the draw of a lottery (seeds), or are told by a mark or note of their own
-# (source, amp, allow_leak, on_error).
+# (source, amp, devices, allow_leak, on_error).
 EXEMPT = (
     "names.*",
     "seed",
@@ -30,6 +30,7 @@ EXEMPT = (
     "model.about.*",
     *(f"trainer.{key}" for key in ("amp", "channels_last", "deterministic", "graphs", "compile")),
     *(f"trainer.{key}" for key in ("eval_batch_size", "resamples", "prune_after")),
+    *(f"trainer.{key}" for key in ("devices", "sync_batchnorm")),
     *(f"dataset.{key}" for key in ("phantom", "allow_leak", "on_error", "labels", "mask_folder")),
     "dataset.*_column",
 )

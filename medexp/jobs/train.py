@@ -25,10 +25,12 @@ from medexp.jobs.marks import handed_on, marks, of_scores, scaled_keys
 from medexp.jobs.record import record_of
 from medexp.jobs.results import mean_probabilities, own_metrics, write_provenance, write_results
 from medexp.models.stages import named_stages
+from medexp.runs.files import writes
 from medexp.runs.images import write_images
 from medexp.score.predict import as_stored
 from medexp.train.epochs import CLOCK
 from medexp.train.loop import Fitted, Parts, Session, fit
+from medexp.train.ranks import Ranks, adapted, normalises
 from medexp.train.state import set_seeds
 
 log = logging.getLogger(__name__)
@@ -44,13 +46,18 @@ class Phase:
     device: torch.device
 
 
-def train(settings: Settings, folder: Path, *, resume: bool) -> float:
+def train(settings: Settings, folder: Path, *, resume: bool, ranks: Ranks | None = None) -> float:
     """Write everything of a run into `folder`; return the monitor's best value.
 
     With `second` it trains twice: the first phase in the folder `first`, then one that starts from
-    its best weights; both are in history.csv.
+    its best weights; both are in history.csv. ranks: the processes that train it together.
     """
     build.release_memory()
+    if ranks is None and (settings.trainer.devices or 1) > 1:
+        raise ConfigError(
+            f"trainer.devices={settings.trainer.devices}: is read from the command line of a "
+            "single run, which starts the processes. Give it there, without -m; or leave it out"
+        )
     last = last_phase(settings)  # what cannot be is refused before anything is trained
     own_metrics(settings)
     deviating = deviations(settings, scaled_keys(settings.paper or {}))
@@ -62,7 +69,9 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     if settings.second:
         log.info("First phase:")
         only = replace(settings, second={})
-        first = train_phase(only, folder / "first", start=start, origin=origin, resume=resume)
+        first = train_phase(
+            only, folder / "first", start=start, origin=origin, resume=resume, ranks=ranks
+        )
         start = folder / "first"
         origin = binding.phase_of(start, only)
         earlier = [{"phase": 1, **row} for row in first.fitted.history]
@@ -70,7 +79,13 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         del first
     settings = last
     phase = train_phase(
-        settings, folder, start=start, origin=origin, earlier=earlier, resume=resume
+        settings,
+        folder,
+        start=start,
+        origin=origin,
+        earlier=earlier,
+        resume=resume,
+        ranks=ranks,
     )
     fitted = phase.fitted
     epochs = len(earlier) + len(fitted.history)
@@ -86,13 +101,9 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         facts["pruned_at"] = epochs
     if deviating:
         facts["deviates"] = {key: {"row": a, "run": b} for key, (a, b) in deviating.items()}
-    splits = phase.dataset.splits()
-    predicted = {
-        name: mean_probabilities(
-            phase.network, splits[name], (as_stored,), settings.trainer, phase.device
-        )
-        for name in ("val", "test")
-    }
+    predicted = {name: probabilities_of(phase, name, settings, ranks) for name in ("val", "test")}
+    if not writes():
+        return fitted.best_value
     marked = marks(settings, phase.dataset, epochs, deviating=deviating)
     if origin is not None:
         marked = handed_on(marked, origin.folder)
@@ -109,12 +120,16 @@ def train_phase(
     origin: binding.Run | None = None,
     earlier: Sequence[dict[str, Any]] = (),
     resume: bool,
+    ranks: Ranks | None = None,
 ) -> Phase:
     """Build everything of one phase of training and fit it.
 
     start: the folder of a run, from whose best weights it starts. origin: what that run was, or the
     one whose weights model.weights names. earlier: rows of the history of the phase before.
+    ranks: see train().
     """
+    if ranks:
+        settings = replace(settings, trainer=adapted(settings.trainer, ranks.count))
     check_node("dataset", settings.dataset, {"root": ""})
     check_node("model", settings.model, {"num_classes": 2, "in_channels": 3, "image_size": ()})
     for key in CLOCK:
@@ -148,6 +163,9 @@ def train_phase(
     if not resume:
         build.start_weights(network, settings.model.weights, start, folder)
     amp = amp_of(precision)
+    if ranks:
+        amp += f", {ranks.count} processes"
+        dataset = replace(dataset, notes=(*dataset.notes, *of_shares(network, settings, ranks)))
     announce(settings, dataset, network, folder, f"{device}, {amp}")
     if not (resume and (folder / "provenance.json").exists()):
         write_provenance(folder, settings, dataset, device, amp)
@@ -155,7 +173,7 @@ def train_phase(
         write_images(folder, known.images_of(dataset, origin), labels)
         record_of(settings, dataset, network, start).write(folder)
     fitted = fit(
-        Session(folder, settings.seed, device, precision, tuple(earlier), resume),
+        Session(folder, settings.seed, device, precision, tuple(earlier), resume, ranks),
         network,
         dataset,
         Parts(
@@ -167,11 +185,41 @@ def train_phase(
             stages=named_stages(network, settings.model.stages),
         ),
         settings.trainer,
-        [locate(path, f"observers.{name}")(folder) for name, path in settings.observers.items()],
+        [locate(path, f"observers.{name}")(folder) for name, path in settings.observers.items()]
+        if writes()
+        else (),
     )
     if fitted.pruned:
         dataset = replace(dataset, marks={**dataset.marks, "PRUNED": fitted.pruned})
     return Phase(fitted, network, dataset, device)
+
+
+def probabilities_of(
+    phase: Phase, name: str, settings: Settings, ranks: Ranks | None
+) -> np.ndarray:
+    """(N, C) float64 of a split, by this process or by all together."""
+    predict = partial(
+        mean_probabilities,
+        phase.network,
+        views=(as_stored,),
+        trainer=settings.trainer,
+        device=phase.device,
+    )
+    split = phase.dataset.splits()[name]
+    if ranks is None:
+        return predict(split)
+    return ranks.over(split, settings.trainer.eval_batch_size, predict)
+
+
+def of_shares(network: nn.Module, settings: Settings, ranks: Ranks) -> tuple[str, ...]:
+    """The note of a run whose BatchNorm saw less than a batch at a time."""
+    if settings.trainer.sync_batchnorm or not normalises(network):
+        return ()
+    size = settings.trainer.batch_size
+    return (
+        f"trained on {ranks.count} devices, each with BatchNorm's statistics of its own "
+        f"{size / ranks.count:g} images of a batch of {size} (trainer.sync_batchnorm=false)",
+    )
 
 
 def amp_of(precision: torch.dtype | None) -> str:

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from medexp.errors import MedexpError
+from medexp.runs.files import writes
 from medexp.runs.guard import refuse_special
 
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write beside the target and rename, so that a kill leaves the old file or the new one."""
+    if not writes():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)  # a link there would lead the weights somewhere else

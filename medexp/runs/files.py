@@ -26,8 +26,24 @@ LEFT_BEHIND = (
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "h5py")
 
 
+_writes = True
+
+
+def writes() -> bool:
+    """Whether this process writes the files of a run: of several that train one, the first does."""
+    return _writes
+
+
+def write_nothing() -> None:
+    """From here on this process reads the files of its run, and leaves writing them to another."""
+    global _writes
+    _writes = False
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
+    if not _writes:
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # a link there would lead the text somewhere else
     with temporary.open("x", encoding="utf-8") as file:

@@ -21,10 +21,11 @@ from medexp.models.stages import check_groups, parameter_groups, penalty, switch
 from medexp.runs import checkpoint
 from medexp.runs.files import write_csv
 from medexp.score import metrics
-from medexp.score.predict import predict, probabilities
+from medexp.score.predict import probabilities
 from medexp.train import progress, schedules
 from medexp.train.epochs import Epochs, epoch_draws, rate_at
 from medexp.train.pruning import hopeless
+from medexp.train.ranks import Ranks
 from medexp.train.sampling import Sampling, Shuffle
 from medexp.train.state import Row, State, set_seeds
 from medexp.train.step import set_rate
@@ -40,7 +41,7 @@ class Session:
 
     folder: the run directory. precision: the autocast dtype, None for float32; parameters stay
     float32. earlier: rows of the history of a phase of training before this one. resume: go on
-    from checkpoints/last.pt.
+    from checkpoints/last.pt. ranks: the processes that train it together; None: this one alone.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Session:
     precision: torch.dtype | None = None
     earlier: tuple[Row, ...] = ()
     resume: bool = False
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)
@@ -273,13 +275,7 @@ def validate(
 
     val_loss is without L1 and L2, but for `val_penalty`.
     """
-    logits = predict(
-        work.of(network),
-        work.val,
-        device=device,
-        batch_size=settings.eval_batch_size,
-        channels_last=settings.channels_last,
-    )
+    logits = work.logits(network, settings, device)
     plain = getattr(parts.loss, "unweighted", parts.loss)
     value = plain(torch.from_numpy(logits), torch.from_numpy(work.val.labels)).item()
     if settings.val_penalty and (term := penalty(network, parts.stages)) is not None:

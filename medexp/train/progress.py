@@ -13,13 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class Training:
     """Context manager around the loop. `step()` is host work only: no device is waited for."""
 
-    def __init__(self, *, epochs: int, images_per_epoch: int, done: int):
+    def __init__(self, *, epochs: int, images_per_epoch: int, done: int, silent: bool = False):
         self.epochs = epochs
         self.images_per_epoch = images_per_epoch
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
+        self.silent = silent  # another process of the same run speaks
         self.pending, self.shown = 0, 0.0  # images not yet on the bar; when it was last drawn
-        if self.console.is_terminal:
+        if self.console.is_terminal and not silent:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(bar_width=None),
@@ -76,7 +77,7 @@ class Training:
         if self.bar:
             latest = f"loss {row['train_loss']:.3f} {monitor} {row[monitor]:.3f}"
             self.bar.update(self.task, epoch=min(done + 1, self.epochs), latest=latest)
-        else:
+        elif not self.silent:
             print(line(row, monitor, self.epochs), file=sys.stderr, flush=True)
 
 

@@ -8,14 +8,15 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError, MedexpError
-from medexp.score.predict import asked_for
-from medexp.train import features, progress
+from medexp.score.predict import asked_for, predict
+from medexp.train import features, progress, ranks
 from medexp.train.epochs import Epochs
 from medexp.train.feed import Feed
 from medexp.train.graphs import of_choice, own_stream
@@ -32,7 +33,8 @@ class Work:
     """What the loop works with.
 
     train_on: does a step with a batch, (x, target, stages) -> its sums. of: a network as it is
-    called with the validation images of `val`, which may be kept features in their place.
+    called with the validation images of `val`, which may be kept features in their place. shared:
+    on several devices, which rows of a batch are this one's.
     """
 
     train_on: Callable[[Tensor, Tensor, Mapping[str, Stage]], Totals]
@@ -42,13 +44,32 @@ class Work:
     profiler: Profile
     bar: progress.Training
     stop_requested: Callable[[], bool]
+    shared: ranks.Batch | None = None
 
     def batches(
         self, order: Tensor, draws: Tensor, cuts: Sequence[tuple[int, int]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, target) of each cut of an epoch's order, as Feed.batches says."""
+        if self.shared:  # x is then of this device's rows
+            timed = self.profiler.timed
+            return ranks.batches(self.feed, self.shared, order, draws, cuts, timed)
         batches = self.feed.batches(order, draws, cuts, self.profiler.timed)
         return self.profiler.watch(batches, len(cuts))
+
+    def logits(self, network: nn.Module, settings: Trainer, device: torch.device) -> np.ndarray:
+        """What a network gives for every image of `val`: (N, outputs) float32."""
+        size = settings.eval_batch_size
+        predicted = partial(
+            predict,
+            self.of(network),
+            device=device,
+            batch_size=size,
+            channels_last=settings.channels_last,
+        )
+        if self.shared is None:
+            return predicted(self.val)
+        self.shared.ranks.take_buffers(network)
+        return self.shared.ranks.over(self.val, size, predicted)
 
 
 @contextmanager
@@ -64,7 +85,8 @@ def working(
     """Yield what the loop works with: kept features, signals, bar, profiler, stream, step.
 
     Here it is decided whether a step is plain, compiled, or the replay of a CUDA graph, and
-    whether it is of images or of features of frozen stages. later: the stages after a switch.
+    whether it is of images or of features of frozen stages, of a whole batch or of one device's
+    share. later: the stages after a switch.
     """
     device, network, run = session.device, state.network, session.folder
     autocast = partial(
@@ -91,6 +113,7 @@ def working(
                 epochs=before + epochs.count,
                 images_per_epoch=epochs.images(0, epochs.steps),
                 done=before + state.epoch,
+                silent=session.ranks is not None and session.ranks.rank > 0,
             )
         )
         profiler = stack.enter_context(
@@ -106,10 +129,19 @@ def working(
             place=settings.data,
             channels_last=settings.channels_last,
         )
-        forward = shown.of(network)
+        forward: Callable[[Tensor], Any] = shown.of(network)
+        if settings.compile:
+            forward = compiled(shown.of(network))
+        shared = None
+        if session.ranks:
+            ranks.check_batches(epochs.cuts, network, session.ranks, settings)
+            shared = ranks.Batch(session.ranks)
+            stack.enter_context(ranks.prepared(network, shared, settings))
+            forward = ranks.Forward(network, shared)
+            stop = agreed = ranks.Agreed(stop, session.ranks)
         plain_step = Step(
             network,
-            compiled(forward) if settings.compile else forward,
+            forward,
             parts.loss,
             state.optimizer,
             settings,
@@ -124,7 +156,10 @@ def working(
             compiled=settings.compile,
             profiled=settings.profile,
         )
-        yield Work(train_on, shown.of, shown.val, feed, profiler, bar, stop)
+        yield Work(train_on, shown.of, shown.val, feed, profiler, bar, stop, shared)
+        if session.ranks:
+            agreed.answer()
+            session.ranks.meet()  # what is read after the loop is written
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Any]:
