@@ -107,7 +107,8 @@ def train(settings: Settings, folder: Path, *, resume: bool, ranks: Ranks | None
     marked = marks(settings, phase.dataset, epochs, deviating=deviating)
     if origin is not None:
         marked = handed_on(marked, origin.folder)
-    marked |= of_scores(splits["test"], predicted["test"], phase.dataset.classes, "test")
+    data = phase.dataset
+    marked |= of_scores(data.test, predicted["test"], data.classes, "test")
     write_results(folder, settings, phase.dataset, predicted, marked, facts)
     return fitted.best_value
 

@@ -92,8 +92,8 @@ def test_several_devices_train_the_weights_of_one(workplace, count):
 
 
 # Of a network with BatchNorm one process takes torch's own, which sums in another order, and in
-# float32 that may be much: allnet's first gradient on these phantoms, with torch's sums of any order,
-# is a fifth of itself away from that in float64. So the one process computes as a rank here.
+# float32 that may be much: allnet's first gradient on these phantoms, with torch's sums of any
+# order, is a fifth of itself away from that in float64. So the one process computes as a rank here.
 LIMITS = {"allnet": 1e-3, "two_stage": 1e-4}
 
 
