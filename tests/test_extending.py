@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import cv2
@@ -33,8 +34,10 @@ def write_images(folder):
 
 
 @pytest.fixture
-def mine(workplace):
+def mine(workplace, monkeypatch):
     for name, text in FILES:
+        # Another test's module of that name would be found in its folder.
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text, encoding="utf-8")
     write_images(Path("data/mydata"))
@@ -79,7 +82,8 @@ def test_its_reader_reads_new_images(mine, medexp):
     more = ("trainer.epochs=1", "trainer.monitor=val_loss", "trainer.resamples=0")
     run = Path("run")
     assert medexp("train", *words, *more, f"hydra.run.dir={run}") == 0, medexp.err
-    assert medexp("predict", f"run={run}", "images=data/mydata", "out=new.csv") == 0, medexp.err
+    new = ("--config-dir", "mine", f"run={run}", "images=data/mydata", "out=new.csv")
+    assert medexp("predict", *new) == 0, medexp.err
     scored = read_predictions(run / "predictions.csv")["test"]
     expected = dict(zip(scored.ids, scored.probabilities[:, 1], strict=True))
     with open("new.csv", newline="") as file:

@@ -37,7 +37,7 @@ def test_every_command_of_it_runs(workplace, medexp):
     assert len(list(Path("RUN/predict").iterdir())) == 6
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(PYTHON[0], {})
+        exec(PYTHON[0].replace('"RUN"', f'"RUN", config_dir={str(MINE)!r}'), {})
     assert len(out.getvalue().splitlines()) == 5 and "new/x/000.png" in out.getvalue()
 
 

@@ -73,11 +73,10 @@ class Groups:
         n = len(influence) if images is None else int(images.sum())
         count = self.count if images is None else self.among(images)
         plain = float(influence @ influence)
-        if plain < 1e-18:
+        if plain < 1e-18 or count < 2:
             return n / max(count, 1)
-        # Few groups tell their own variance badly.
-        few = (_t(count - 1) / _t(None)) ** 2 if count > 1 else math.inf
-        return min(max(self.variance(influence) / plain * few, 1.0), n / 1.0)
+        few = (_t(count - 1) / _t(None)) ** 2  # groups tell their own variance badly
+        return min(max(self.variance(influence) / plain * few, 1.0), float(n))
 
 
 def _t(freedom: int | None) -> float:
@@ -217,8 +216,9 @@ def matrix_intervals(
                 shape = np.maximum(counts / effects[key] + pseudo[side], 1e-9)
                 drawn[place] = scores(rng.gamma(shape, size=(draws, classes, classes)))
             values = drawn[place][key]
-            ends.append(float(np.percentile(values[~np.isnan(values)], level)))
-        found[key] = (min(ends[0], value), max(ends[1], value))
+            known = values[~np.isnan(values)]
+            ends.append(float(np.percentile(known, level)) if len(known) else value)
+        found[key] = (min(ends[0], value), max(ends[1], value)) if ends[0] < ends[1] else None
     return found
 
 

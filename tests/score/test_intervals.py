@@ -185,3 +185,18 @@ def test_groups_make_the_intervals_of_alike_images_wider() -> None:
     assert "(40 of them)" in together["ci_method"] and "unknown" in alone["ci_method"]
     single = metrics.score(y, p, ["a", "b"], groups=np.arange(200))
     assert single["ci95"] == alone["ci95"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_smallest_splits_have_intervals_or_none() -> None:
+    """Two to twelve images, of one to four patients, of classes that may be absent."""
+    rng = np.random.default_rng(7)
+    for _ in range(400):
+        classes, n = int(rng.integers(2, 4)), int(rng.integers(2, 12))
+        y, p = rng.integers(0, classes, n), rng.dirichlet(np.ones(classes), n)
+        if rng.random() < 0.3:
+            p = np.tile(p[0], (n, 1))  # a network that calls all images the same
+        groups = None if rng.random() < 0.4 else rng.integers(0, rng.integers(1, 5), n)
+        scored = metrics.score(y, p, list("abc")[:classes], resamples=40, groups=groups)
+        for key, interval in scored["ci95"].items():
+            assert interval is None or np.isfinite(interval).all(), key
