@@ -25,10 +25,10 @@ digit. Writes DIR/eval/<time>/; of an ensemble, outputs/ensembles/<time>/.
                      runs' probabilities, on the data of the first; run=[A,B,C]
                      is the same
   medexp eval run=DIR explain=gradcam explain.n=12   or saliency, features
-  medexp eval run=DIR --config-dir mine       a run of modules of your own: it is
-                     not asked where they are
-  medexp eval run=DIR trusted=timm            it may call what is in this package
-                     too; SECURITY.md: what it may call anyway
+  medexp eval run=DIR --config-dir mine           a run of modules of your own:
+                     it is not asked where they are
+  medexp eval run=DIR trusted=timm                it may call what is in this
+                     package too; SECURITY.md: what it may call anyway
 """
 
 

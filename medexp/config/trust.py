@@ -214,13 +214,13 @@ def check_commands(key: str, paper: Any) -> None:
     for place, command in commands:
         for name, value in _mapping(command).items():
             where = f"{key}.{_shown(place)}: {_shown(name)}={_shown(value)}"
-            plain = re.sub(r"^\+{0,2}", "", str(name))  # which adds a key that is not there
-            first = plain.partition(".")[0]
-            if first not in (*_TOP, *options) or not re.fullmatch(r"[\w.]+", plain):
+            bare = re.sub(r"^(\+{1,2}|~)", "", str(name))
+            first = bare.partition(".")[0]
+            if first not in (*_TOP, *options) or not re.fullmatch(r"[\w.]+", bare):
                 raise ConfigError(f"{where}: no setting of a run, which is all that a row may set")
             texts = value if isinstance(value, list) else [value]
-            if plain in options and not all(_OPTION.fullmatch(str(text)) for text in texts):
-                raise ConfigError(f"{where}: no name of an option of {name}")
+            if bare in options and not all(_OPTION.fullmatch(str(text)) for text in texts):
+                raise ConfigError(f"{where}: no name of an option of {bare}")
             _refuse_targets(where, value)
     # Networks are built to count their parameters, by overrides that an entry lists.
     for where, _, value in _entries(f"{key}.audit", node.get("audit")):

@@ -62,6 +62,14 @@ def test_the_commands_of_every_paper_are_taken():
     assert rows > 100
 
 
+def test_a_row_may_add_and_take_away():
+    """docs/extending.md's own table adds a metric."""
+    run = {"+metrics.balanced": "mymetrics.balanced", "++model.width": 3, "~schedule.every": None}
+    check_commands(
+        "paper", {"base": run, "rows": [{"label": "a", "run": {"model": "mynet,native1"}}]}
+    )
+
+
 # ---------------------------------------------------------------- the list
 
 
@@ -148,6 +156,8 @@ def test_a_target_is_found_wherever_it_stands(content, key):
         ({"paper": {"base": {"hydra.searchpath": "[file:///x]"}}}, "no setting of a run"),
         ({"paper": {"rows": [{"run": {"+hydra.x": 1}}]}}, "no setting of a run"),
         ({"paper": {"rows": [{"run": {"recipe": "../../x"}}]}}, "no name of an option of recipe"),
+        ({"paper": {"rows": [{"run": {"+recipe": "../../x"}}]}}, "no name of an option of recipe"),
+        ({"paper": {"rows": [{"run": {"model@x": "native1"}}]}}, "no setting of a run"),
         ({"paper": {"before": {"a": {"run": {"model": "/x"}}}}}, "no name of an option of model"),
         ({"paper": {"budgets": {"smoke": {"model": "{_target_:os.system}"}}}}, "no name of an opt"),
         ({"paper": {"rows": [{"run": {"model.x": "{_target_:os.system}"}}]}}, "inside of a comma"),
