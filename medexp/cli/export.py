@@ -27,6 +27,18 @@ KEYS = ("run", "format", "out")
 FORMATS = ("onnx", "torch_export", "safetensors")
 
 
+def completions(word: str) -> list[str]:
+    """What the word may become: a key, a run's folder, a format."""
+    from medexp.config.saved import complete_folders
+
+    key, equals, value = word.partition("=")
+    if not equals:
+        return [f"{name}=" for name in KEYS if name.startswith(word)]
+    if key == "run":
+        return complete_folders(word)
+    return [f"{key}={name}" for name in FORMATS if key == "format" and name.startswith(value)]
+
+
 def export(words: list[str]) -> int:
     """Export one run."""
     if "-h" in words or "--help" in words:

@@ -263,6 +263,9 @@ def write_safetensors(
     assert isinstance(network, nn.Module)
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(state, file, metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)  # it makes files that only their owner may read
 
 
 def read_safetensors(file: Path, run: binding.Run) -> Callable[[np.ndarray], np.ndarray]:
