@@ -204,3 +204,34 @@ def test_its_page_runs_as_it_stands(place, medexp):
     with contextlib.redirect_stdout(out):
         exec(code, {})
     assert out.getvalue().startswith("['benign', 'malignant'] [")
+
+
+def test_int8_is_smaller_and_its_cost_is_measured_on_the_test_images(place, medexp, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("medexp.jobs.quantise.SECONDS", 0.05)
+    assert medexp("export", "run=run", "int8=true") == 0, medexp.err
+    (file,) = Path("run/export").glob("*.onnx")
+    facts = read(f"{file}.json")
+    ids, expected = scored("run")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"images": stored(ids)})
+    labels = np.array([key.startswith("malignant") for key in ids])
+    assert facts["int8"]["accuracy int8"] == np.mean((got[:, 1] > 0.5) == labels)
+    assert facts["int8"]["accuracy float32"] == np.mean((expected[:, 1] > 0.5) == labels)
+    assert facts["int8"]["images"] == len(ids)
+    assert 0 < np.abs(got - expected).max() < 0.1, "close, and not the same"
+    assert facts["int8"]["largest difference"] == pytest.approx(
+        np.abs(got - expected).max(), abs=1e-5
+    )
+    kinds = {one.type for one in session.get_inputs()}
+    assert kinds == {"tensor(uint8)"}
+    assert b"QuantizeLinear" in file.read_bytes()
+    assert json.loads(session.get_modelmeta().custom_metadata_map["medexp.classes"])
+    assert "with 32 bits" in medexp.out and medexp.out.splitlines()[-1] == str(file)
+    assert medexp("export", "run=run", "int8=true", "format=safetensors") == 2
+    assert "int8=true: of format=onnx" in medexp.err
+    assert sorted(path.name for path in Path("run/export").iterdir()) == [
+        file.name,
+        f"{file.name}.json",
+    ]
