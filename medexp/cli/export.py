@@ -96,5 +96,6 @@ def of_int8(size: int, paid: Mapping[str, Any]) -> str:
     return (
         f"{size_of(size)}; accuracy {paid['accuracy int8']:.4f} on {paid['images']:,} test images, "
         f"{paid['accuracy float32']:.4f} with 32 bits; {paid['other class']:.1%} get another "
-        f"class; {paid['images/s int8']:,.0f} images/s here, {paid['images/s float32']:,.0f} with 32 bits"
+        f"class; {paid['images/s int8']:,.0f} images/s here, "
+        f"{paid['images/s float32']:,.0f} with 32 bits"
     )

@@ -196,7 +196,7 @@ def test_its_page_runs_as_it_stands(place, medexp):
     page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
     shutil.move("run", "RUN")
     commands = re.findall(r"^medexp (.*)$", page, re.M)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         assert medexp(*shlex.split(command)) == 0, (command, medexp.err)
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
