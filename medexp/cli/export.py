@@ -7,14 +7,14 @@ from typing import Any
 from medexp.errors import ConfigError, nearest, one_of
 
 EXPORT_HELP = """\
-usage: medexp export run=DIR [format=onnx] [out=FILE]
+usage: medexp export run=DIR [format=onnx] [int8=true] [out=FILE]
 
-Write the network of a run so that other programs can use it. It takes images as
-the run's reader makes them, (N, H, W, C), scales and normalises them in itself,
-and gives the probabilities of the classes; batches have any size. The file is
-held against the run on its test images, and is not written where it differs.
-How a picture becomes such an image stands in the file's metadata, and beside it
-in FILE.json.
+Write the network of a run so that other programs can use it. It takes images
+as the run's reader makes them, (N, H, W, C), scales and normalises them in
+itself, and gives the probabilities of the classes; batches have any size. The
+file is held against the run on its test images, and is not written where it
+differs. How a picture becomes such an image stands in the file's metadata, and
+beside it in FILE.json.
 
   medexp export run=outputs/pcam-native3/TIME     DIR/export/pcam-native3.onnx
   medexp export run=DIR format=torch_export       for torch.export.load
