@@ -21,8 +21,8 @@ beside it in FILE.json.
   medexp export run=DIR format=safetensors        the weights alone; they can be
                      loaded again: medexp train model.weights=FILE.safetensors
   medexp export run=DIR out=there/cells.onnx
-  medexp export run=DIR int8=true                 ONNX of 8 bits, with its cost in
-                     accuracy and its speed, on the run's own images
+  medexp export run=DIR int8=true                 ONNX of 8 bits; its cost in
+                     accuracy and its speed, on the run's own images, are told
 
   onnx needs pip install "medexp[onnx]"
 """
