@@ -1,9 +1,9 @@
-"""Tab completion: the commands and predict's keys here, all behind train and eval by Hydra."""
+"""Tab completion: commands and the keys of predict and export here, the rest by Hydra."""
 
 import os
 from collections.abc import Sequence
 
-from medexp.cli import data, predict
+from medexp.cli import data, export, predict
 
 
 def complete(words: list[str], commands: Sequence[str]) -> int:
@@ -37,8 +37,9 @@ def for_hydra(typed: list[str], ended: bool, commands: Sequence[str]) -> tuple[s
     if command == "data" and (len(typed) < 3 or (len(typed) == 3 and not ended)):
         print(" ".join(data.ACTIONS))
         return None
-    if command == "predict":
-        print(" ".join(predict.completions("" if ended else typed[-1])))
+    own = {"predict": predict.completions, "export": export.completions}
+    if command in own:
+        print(" ".join(own[command]("" if ended else typed[-1])))
         return None
     if command not in ("train", "eval", "data"):
         return None

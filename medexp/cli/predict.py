@@ -139,8 +139,11 @@ def tell(summary: "Summary", runs: str) -> None:
 
     if summary.images <= SHOWN:
         table = rich_table("image", "class", "p>", "known")
+        short = [Path(one.path).name for one in summary.first]  # a whole path would be cut off
+        distinct = len({*short}) == len({one.path for one in summary.first})
         for one in summary.first:
-            name = one.path if one.row is None else f"{one.path}, {one.row}"
+            name = Path(one.path).name if distinct else one.path
+            name = name if one.row is None else f"{name}, {one.row}"
             if one.probabilities is None:
                 table.add_row(name, "cannot be read", "", "")
             else:
@@ -153,7 +156,7 @@ def tell(summary: "Summary", runs: str) -> None:
     if summary.unreadable:
         print(wrapped(f"{summary.unreadable:,} cannot be read, such as: {summary.errors[0]}", 0, 2))
     for word, count in summary.known.items():
-        said = f"{count:,} are among those that {runs} {KNOWN[word]}"
+        said = f"{count:,} {'is' if count == 1 else 'are'} among those that {runs} {KNOWN[word]}"
         if word in ("train", "before"):
             said += ": what it says of them says nothing of new ones"
         print(wrapped(said, hanging=2))

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from medexp.errors import ConfigError, MedexpError
-from medexp.jobs import binding
+from medexp.jobs import binding, quantise
 from medexp.jobs.apply import marks_of, network_of
-from medexp.runs.files import SCHEMA, versions, write_json
+from medexp.runs.files import SCHEMA, read_json, versions, write_json
 from medexp.score.predict import class_logits, to_input
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,34 @@ class Exported:
     marks: Mapping[str, str]
 
 
+def export_int8(folder: str, out: Path | None) -> tuple[Exported, dict[str, Any]]:
+    """The ONNX file of a run with 8 bits, and what it costs on the run's test images.
+
+    Raises as `export` does, and MedexpError where the run's images are not here: the ranges of the
+    activations and the cost are found on them.
+    """
+    run = binding.read_run("run", Path(folder))
+    names = run.settings.names
+    file = out or run.folder / "export" / f"{names.dataset}-{names.model}-int8.onnx"
+    check_target(file, "onnx")
+    data = binding.load_as(run.settings, run, ("train", "test"))
+    whole = file.with_name(f".{file.stem}.float.onnx")
+    temporary = file.with_name(f".{file.stem}.tmp.onnx")
+    try:
+        made = export(folder, "onnx", whole)
+        facts = read_json(beside(whole))
+        quantise.quantise(whole, temporary, data, as_text(facts | {"format": "onnx, int8"}))
+        paid = quantise.cost(read_onnx(whole, run), read_onnx(temporary, run), data.test)
+        temporary.replace(file)
+    finally:
+        for left in (whole, beside(whole), temporary):
+            left.unlink(missing_ok=True)
+    size = file.stat().st_size
+    more = {"format": "onnx, int8", "file": file.name, "bytes": size, "bytes float32": made.bytes}
+    write_json(beside(file), facts | more | {"int8": paid})
+    return replace(made, file=file, bytes=size), paid
+
+
 class Deployed(nn.Module):
     """A network from stored images to the probabilities of the classes."""
 
@@ -70,12 +98,7 @@ def export(folder: str, kind: str, out: Path | None) -> Exported:
     run = binding.read_run("run", Path(folder))
     names = run.settings.names
     file = out or run.folder / "export" / f"{names.dataset}-{names.model}{FORMATS[kind]}"
-    if file.suffix != FORMATS[kind]:
-        raise ConfigError(f"out={file}: a file of format={kind} ends in {FORMATS[kind]}")
-    for there in (file, beside(file)):
-        if there.exists():
-            raise ConfigError(f"out={there}: is there already. Choose another name with out=")
-    needed(kind)
+    check_target(file, kind)
     network = network_of(run, torch.device("cpu"))
     images, real = images_of(run)
     model = Deployed(network.to(memory_format=torch.contiguous_format)).eval()
@@ -99,6 +122,16 @@ def export(folder: str, kind: str, out: Path | None) -> Exported:
     facts["verified"] |= measured
     write_json(beside(file), facts | {"file": file.name, "bytes": size})
     return Exported(file, size, difference, len(images), real, facts["marks"])
+
+
+def check_target(file: Path, kind: str) -> None:
+    """Raise ConfigError for a name that cannot be, MedexpError where a package is missing."""
+    if file.suffix != FORMATS[kind]:
+        raise ConfigError(f"out={file}: a file of format={kind} ends in {FORMATS[kind]}")
+    for there in (file, beside(file)):
+        if there.exists():
+            raise ConfigError(f"out={there}: is there already. Choose another name with out=")
+    needed(kind)
 
 
 def beside(file: Path) -> Path:
@@ -263,6 +296,9 @@ def write_safetensors(
     assert isinstance(network, nn.Module)
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(state, file, metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)  # it makes files that only their owner may read
 
 
 def read_safetensors(file: Path, run: binding.Run) -> Callable[[np.ndarray], np.ndarray]:

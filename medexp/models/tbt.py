@@ -101,7 +101,9 @@ class ViPTT(nn.Module):
             x = x.unsqueeze(2)  # (N, C, 1, H, W)
         n, depth = x.shape[0], x.shape[2]
         slices = x.transpose(1, 2).flatten(0, 1)  # (N * D, C, H, W)
-        encoded = torch.cat([self._of_slices(part) for part in torch.split(slices, self.chunk)])
+        # An exported program has as many steps for any batch, so there all slices are one part.
+        parts = [slices] if torch.compiler.is_exporting() else torch.split(slices, self.chunk)
+        encoded = torch.cat([self._of_slices(part) for part in parts])
         return encoded.view(n, depth, -1)
 
     def classify(self, sequence: Tensor) -> Tensor:

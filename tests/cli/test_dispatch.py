@@ -317,6 +317,7 @@ def test_real_patches_train_and_evaluate(medexp, real_data, monkeypatch, dataset
         ["data"],
         ["report"],
         ["doctor"],
+        ["export"],
     ],
 )
 def test_help_helps_and_imports_no_torch(command):
@@ -371,6 +372,8 @@ def test_tab_completion_behind_a_subcommand():
     assert "tta=flips" in query("medexp predict run=a tta=f")
     assert "images=tests/mine/" in query("medexp predict images=tests/m")
     assert "run=tests/mine/" in query("medexp predict run=tests/m")
+    assert {"run=", "format=", "out="} <= set(query("medexp export "))
+    assert "format=onnx" in query("medexp export run=a format=o")
 
 
 def test_the_documented_line_installs_completion_in_bash(tmp_path):

@@ -122,7 +122,7 @@ def test_images_that_the_run_knows_are_said_to_be_so(place, medexp):
     assert [row["known"] for row in table_of("a.csv")[:2]] == ["train", "val"]
     assert {row["known"] for row in table_of("a.csv")[2:]} == {""}
     assert read("a.json")["known"] == {"train": 1, "val": 1}
-    assert "1 are among those that run trained on" in medexp.out
+    assert "1 is among those that run trained on" in medexp.out
 
     cv2.imwrite(f"own/{one['train']}", picture(0, np.random.default_rng(99)))
     assert medexp("predict", *OWN, "run=run", "images=own", "out=b.csv") == 0, medexp.err
@@ -160,6 +160,23 @@ def test_tta_is_that_of_eval(place, medexp):
     assert read("a.json")["views"] == 2
 
 
+@pytest.mark.real_data
+def test_real_patches_are_known_in_another_format(medexp, real_data, monkeypatch):
+    """Kaggle's TIFF files here are patches of PCam's HDF5 files, under names of their own."""
+    monkeypatch.setenv("MEDEXP_DATA", str(real_data))
+    words = ("dataset=pcam", "model=native3", "trainer.epochs=1", "trainer.resamples=0")
+    assert medexp("train", *words, "hydra.run.dir=run") == 0, medexp.err
+    folder = real_data / "pcam_kaggle" / "train"
+    assert medexp("predict", "run=run", f"images={folder}", "out=tiff.csv") == 0, medexp.err
+    found = table_of("tiff.csv")
+    assert len(found) == 24 and all(row["known"] for row in found)
+    file = real_data / "pcam" / "camelyonpatch_level_2_split_test_x.h5"
+    assert medexp("predict", "run=run", f"images={file}", "out=h5.csv") == 0, medexp.err
+    rows = table_of("h5.csv")
+    assert [row["row"] for row in rows] == list(map(str, range(24)))
+    assert [row["p_tumor"] for row in rows] == [row["p_1"] for row in scored("run")]
+
+
 # ---------------------------------------------------------------- which images
 
 
@@ -181,7 +198,9 @@ def test_a_file_a_pattern_a_table_and_a_list_of_paths(place, medexp):
     assert [one.path for one in of_table] == ["y/000.png", "nowhere.png", "x/001.png"]
     assert "no such file" in of_table[1].error
     assert medexp("predict", *OWN, "run=run", "images=new/*/001.png") == 0, medexp.err
-    assert "new/y/001.png" in medexp.out, "few are shown one by one"
+    assert "new/y/001.png" in medexp.out, "few are shown one by one, by what tells them apart"
+    assert medexp("predict", *OWN, "run=run", "images=new/y/*1.png") == 0, medexp.err
+    assert " 001.png " in medexp.out
 
 
 def test_parquet(place, medexp):
