@@ -49,6 +49,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
     its best weights; both are in history.csv.
     """
     build.release_memory()
+    whole = settings
     last = last_phase(settings)  # what cannot be is refused before anything is trained
     own_metrics(settings)
     deviating = deviations(settings, scaled_keys(settings.paper or {}))
@@ -78,7 +79,7 @@ def train(settings: Settings, folder: Path, *, resume: bool) -> float:
         "epochs": epochs,
         "wall_seconds": fitted.seconds,
         "monitor": settings.trainer.monitor,
-        "applied": applied(settings.augment, phase.dataset, phase.network),
+        "applied": applied(settings.augment, phase.dataset, phase.network, whole.augment),
     }
     if fitted.pruned:
         facts["pruned_at"] = epochs
