@@ -75,8 +75,10 @@ class Groups:
         plain = float(influence @ influence)
         if plain < 1e-18:
             return n / max(count, 1)
+        if count < 2:  # all images of one group count as one, whatever cancels within it
+            return float(n)
         # Few groups tell their own variance badly.
-        few = (_t(count - 1) / _t(None)) ** 2 if count > 1 else math.inf
+        few = (_t(count - 1) / _t(None)) ** 2
         return min(max(self.variance(influence) / plain * few, 1.0), n / 1.0)
 
 

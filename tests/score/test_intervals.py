@@ -185,3 +185,13 @@ def test_groups_make_the_intervals_of_alike_images_wider() -> None:
     assert "(40 of them)" in together["ci_method"] and "unknown" in alone["ci_method"]
     single = metrics.score(y, p, ["a", "b"], groups=np.arange(200))
     assert single["ci95"] == alone["ci95"]
+
+
+def test_a_single_patient_has_an_interval_that_is_a_number():
+    """Half of one patient's images are right: their errors cancel, which tells no certainty."""
+    right, every = np.array([True, False] * 2), np.ones(4, bool)
+    groups = intervals.Groups(np.array(["p8"] * 4), 4)
+    assert groups.effect(right - 0.5) == 4.0
+    low, high = intervals.grouped_share(right, every, groups)
+    assert 0 <= low < 0.5 < high <= 1
+    assert (low, high) == intervals.share_interval(0.5, 1.0)
