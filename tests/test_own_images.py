@@ -41,6 +41,13 @@ def test_the_help_and_the_headers_suggest_what_the_guide_does(medexp):
         assert first.removeprefix("#   medexp ") == shlex.join(said)
 
 
+def test_images_that_are_not_square_train_by_default(medexp):
+    """PCam's turns by right angles, which need square ones, were everybody's augmentation."""
+    small = ("source=phantom", "source.size=64", "trainer.epochs=1", "trainer.resamples=0")
+    words = ("dataset=image_folder", "model=native3", "dataset.size=[64,96]")
+    assert medexp("train", *words, *small) == 0, medexp.err
+
+
 @pytest.mark.slow
 def test_digits_are_told_apart_by_the_guides_own_command(medexp):
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels: 360 are tested, .95 are right."""

@@ -87,7 +87,8 @@ def command_parser() -> argparse.ArgumentParser:
         "step and the peak memory.\n\npeers:\n" + peers,
         "  python -m benchmarks.speed\n"
         "  python -m benchmarks.speed model=native1 --rounds 5 --peers bare,loop\n"
-        "  python -m benchmarks.speed dataset=cervix model=cervixnet1 source=phantom\n"
+        "  python -m benchmarks.speed dataset=cervix model=cervixnet1 source=phantom \\\n"
+        "      augment=flips_turns optimizer=sgd\n"
         "  python -m benchmarks.speed --own-data --out results\n"
         "  python -m benchmarks.speed --tf-python ~/tf/bin/python",
         program="python -m benchmarks.speed",

@@ -10,17 +10,25 @@ from medexp.data.base import Dataset
 from medexp.jobs.paper import value_text
 
 
-def applied(augment: Mapping[str, Any], data: Dataset, network: nn.Module) -> dict[str, str]:
+def applied(
+    augment: Mapping[str, Any],
+    data: Dataset,
+    network: nn.Module,
+    first: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """`augment`: how training images were augmented; `input`: what the network saw of any image.
 
-    augment: the node that the network was, or is, trained with.
+    augment: the node that the network was, or is, trained with. first: that of the phase before.
     """
+    words = augmentation(augment)
+    if first is not None and (before := augmentation(first)) != words:
+        words += f" (in the first phase {before})"
     stored = "bytes divided by 255"
     if data.train.images.dtype != np.uint8:
         stored = "real numbers as they are stored"
     if hasattr(network, "input_mean"):
         stored += ", then ImageNet's mean subtracted and divided by its standard deviation"
-    return {"augment": augmentation(augment), "input": stored}
+    return {"augment": words, "input": stored}
 
 
 def augmentation(node: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def evaluate(settings: EvalSettings, folder: Path) -> None:
             network.to(memory_format=torch.channels_last)
         p = mean_probabilities(network, split, views, settings.trainer, device)
         probabilities.append(p[:, binding.columns_of(dataset, run)])
-        member["applied"] = applied(run.settings.augment, dataset, network)
+        member["applied"] = applied(run.settings.augment, dataset, network, run.whole.augment)
         members.append(member)
     write_provenance(folder, settings, dataset, device, "float32")
     labels = {part: one.labels.tolist() for part, one in dataset.splits().items()}

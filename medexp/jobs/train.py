@@ -58,6 +58,7 @@ def train(settings: Settings, folder: Path, *, resume: bool, ranks: Ranks | None
             f"trainer.devices={settings.trainer.devices}: is read from the command line of a "
             "single run, which starts the processes. Give it there, without -m; or leave it out"
         )
+    whole = settings
     last = last_phase(settings)  # what cannot be is refused before anything is trained
     own_metrics(settings)
     deviating = deviations(settings, scaled_keys(settings.paper or {}))
@@ -95,7 +96,7 @@ def train(settings: Settings, folder: Path, *, resume: bool, ranks: Ranks | None
         "epochs": epochs,
         "wall_seconds": fitted.seconds,
         "monitor": settings.trainer.monitor,
-        "applied": applied(settings.augment, phase.dataset, phase.network),
+        "applied": applied(settings.augment, phase.dataset, phase.network, whole.augment),
     }
     if fitted.pruned:
         facts["pruned_at"] = epochs

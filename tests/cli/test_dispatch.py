@@ -278,7 +278,8 @@ def test_phantom_run_says_so_everywhere(medexp):
     assert code == 0, medexp.err
     (run,) = Path("outputs/pcam-native3").iterdir()
     metrics = read(run / "metrics.json")
-    assert set(metrics["marks"]) == {"PHANTOM", "PARTIAL", "DEVIATES"}
+    # An epoch of so few patches makes a network that calls all of them the same.
+    assert set(metrics["marks"]) - {"CONSTANT"} == {"PHANTOM", "PARTIAL", "DEVIATES"}
     assert "1 of 1,000 epochs" in metrics["marks"]["PARTIAL"]
     for text in (medexp.out, (run / "table.md").read_text(), (run / "table.csv").read_text()):
         assert "PHANTOM" in text

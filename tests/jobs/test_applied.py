@@ -26,6 +26,10 @@ def test_in_words():
     said = applied(settings.augment, data(), nn.Identity())
     assert said == {"augment": "none", "input": "bytes divided by 255"}
     assert told(said) == "Augmentation: none. Network input: bytes divided by 255"
+    turned = compose(["augment=right_angles"]).augment
+    assert applied(settings.augment, data(), nn.Identity(), settings.augment) == said
+    both = applied(settings.augment, data(), nn.Identity(), turned)["augment"]
+    assert both == "none (in the first phase RightAngles(p=0.5))"
     network = nn.Identity()
     normalise_input(network, 3)
     shifted = compose(["augment=pad_crop"]).augment

@@ -225,8 +225,9 @@ def epochs_of(run):
 def test_a_hopeless_job_ends_early_and_says_so(medexp):
     """Four jobs that learn, then one that cannot, and one with the first one's rate again."""
     words = ("trainer.epochs=3", "trainer.prune_after=2", "trainer.monitor=val_loss", "seed=0")
+    sgd = ("optimizer=sgd", "augment=flips_turns")  # whose rates these are
     rates = "optimizer.lr=0.1,0.11,0.12,0.13,1e-9,0.14"
-    assert medexp("train", "-m", *TOY, *words, rates) == 0, medexp.err
+    assert medexp("train", "-m", *TOY, *words, *sgd, rates) == 0, medexp.err
     _, paths, _ = jobs()
     *whole, hopeless, last = paths
     assert [epochs_of(path) for path in (*whole, last)] == [[1, 2, 3]] * 5

@@ -200,3 +200,13 @@ def test_the_smallest_splits_have_intervals_or_none() -> None:
         scored = metrics.score(y, p, list("abc")[:classes], resamples=40, groups=groups)
         for key, interval in scored["ci95"].items():
             assert interval is None or np.isfinite(interval).all(), key
+
+
+def test_a_single_patient_has_an_interval_that_is_a_number():
+    """Half of one patient's images are right: their errors cancel, which tells no certainty."""
+    right, every = np.array([True, False] * 2), np.ones(4, bool)
+    groups = intervals.Groups(np.array(["p8"] * 4), 4)
+    assert groups.effect(right - 0.5) == 4.0
+    low, high = intervals.grouped_share(right, every, groups)
+    assert 0 <= low < 0.5 < high <= 1
+    assert (low, high) == intervals.share_interval(0.5, 1.0)

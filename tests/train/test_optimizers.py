@@ -267,6 +267,8 @@ def test_the_glob_finds_the_files():
 FILES = {
     "sgd": (sgd_formula, (0.0, False), 0.01),
     "sgd_keras": (sgd_formula, (0.9, False), 0.01),
+    "sgd_all": (sgd_formula, (0.0, False), 0.0002),  # Mir and Nissa, 3.5
+    "sgd_tbt": (sgd_formula, (0.0, False), 0.001),  # Zunair et al., 2.3
     "adam": (adam_formula, (0.9, 0.999, 1e-7), 0.001),
     "rmsprop": (rmsprop_formula, (0.9, 0.0, 1e-7, True, 0.0, False), 0.001),
     "rmsprop_keras2": (rmsprop_formula, (0.9, 0.0, 1e-7, False, 0.0, False), 0.001),
