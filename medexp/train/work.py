@@ -113,7 +113,6 @@ def working(
                 epochs=before + epochs.count,
                 images_per_epoch=epochs.images(0, epochs.steps),
                 done=before + state.epoch,
-                silent=session.ranks is not None and session.ranks.rank > 0,
             )
         )
         profiler = stack.enter_context(

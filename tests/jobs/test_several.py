@@ -92,8 +92,8 @@ def test_several_devices_train_the_weights_of_one(workplace, count):
 
 
 # Of a network with BatchNorm one process takes torch's own, which sums in another order, and in
-# float32 that may be much: allnet's first gradient on these phantoms, with torch's sums of any order,
-# is a fifth of itself away from that in float64. So the one process computes as a rank here.
+# float32 that may be much: allnet's first gradient on these phantoms, with torch's sums in any
+# order, is a fifth of itself away from that in float64. So the one process computes as a rank here.
 LIMITS = {"allnet": 1e-3, "two_stage": 1e-4}
 
 
@@ -188,9 +188,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_from_its_last_epoch(dying, m
     code, said = on_two_devices(words)
     assert code == 1 and time.time() - began < 120
     assert "Another process of this run ended, and none can go on without it" in said
-    assert (
-        "run/checkpoints/last.pt holds the last epoch. Go on with: medexp train resume=" in said
-    )
+    assert "run/checkpoints/last.pt holds the last epoch. Go on with: medexp train resume=" in said
     assert "medexp: process 1 of 2 was ended by SIGKILL" in said
     status = read("run/status.json")
     assert status["state"] == "failed" and "medexp train resume=run" in status["reason"]
