@@ -15,7 +15,8 @@ from torch import nn
 from medexp import augment
 from medexp.data.base import Rows, Split
 from medexp.errors import ConfigError
-from medexp.train import ranks
+from medexp.models.inception_v2 import ShiftNorm2d
+from medexp.train import ranks, whole_batch
 from medexp.train.feed import Feed
 from medexp.train.profile import untimed
 from tests.conftest import ROOT
@@ -77,7 +78,7 @@ def test_dropout_drops_in_a_ranks_rows_what_one_process_drops_there(each, shape,
     for r in range(3):
         batch = ranks.Batch(rank(r, 3))
         batch.begin(7)
-        layer = ranks.Dropout(nn.Dropout(0.4), batch).train()
+        layer = whole_batch.Dropout(nn.Dropout(0.4), batch).train()
         torch.manual_seed(3)
         got.append(layer(x[batch.start * each : batch.end * each]))
         assert torch.equal(layer.eval()(x[:2]), x[:2])
@@ -88,7 +89,7 @@ def test_dropout_of_something_else_than_images_is_refused():
     batch = ranks.Batch(rank(0, 2))
     batch.begin(6)
     with pytest.raises(ConfigError, match="a dropout layer sees 4 rows of 3 images"):
-        ranks.Dropout(nn.Dropout(0.4), batch).train()(torch.ones(4, 2))
+        whole_batch.Dropout(nn.Dropout(0.4), batch).train()(torch.ones(4, 2))
 
 
 def test_layers_are_put_back(tmp_path):
@@ -96,8 +97,10 @@ def test_layers_are_put_back(tmp_path):
     before, state = list(net.modules()), list(net.state_dict())
     parameters = list(net.parameters())
     batch = ranks.Batch(rank(0, 2))
-    with ranks.prepared(net, batch, settings_of(sync_batchnorm=True)):
-        assert isinstance(net[1], ranks.SyncBatchNorm) and isinstance(net[2][0], ranks.Dropout)
+    with whole_batch.prepared(net, batch, settings_of(sync_batchnorm=True)):
+        assert isinstance(net[1], whole_batch.SyncBatchNorm) and isinstance(
+            net[2][0], whole_batch.Dropout
+        )
         assert list(net.state_dict()) == state
         assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
         net[1].running_mean.fill_(3)
@@ -127,6 +130,20 @@ def test_what_several_devices_cannot_do_is_refused_by_key(changes, message):
     assert kept.graphs == kept.cache_features == "off"
 
 
+def test_a_layer_that_normalises_in_its_own_way_is_not_taken_for_batchnorm():
+    class Own(nn.BatchNorm2d):
+        def forward(self, input):
+            return input
+
+    with (
+        pytest.raises(ConfigError, match="sync_batchnorm=true: Own is a BatchNorm of its own kind"),
+        whole_batch.prepared(
+            nn.Sequential(Own(2)), ranks.Batch(rank(0, 2)), settings_of(sync_batchnorm=1)
+        ),
+    ):
+        pass
+
+
 def test_a_share_without_statistics_is_refused():
     net, cuts = nn.Sequential(nn.BatchNorm1d(2)), [(0, 16), (16, 19)]
     with pytest.raises(ConfigError, match="an epoch has a batch of 3, and BatchNorm on 2 devices "):
@@ -153,7 +170,12 @@ def together(work, folder, count=2):
 def statistics(us, folder):
     """Uneven shares, 3 and 2 images; float64, so that nothing but the formula differs."""
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3, momentum=None))
+    plain = nn.Sequential(
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 3, 1),
+        nn.BatchNorm2d(3, momentum=None),
+        ShiftNorm2d(3, eps=1e-3, momentum=0.1),
+    )
     plain = plain.double()
     net = copy.deepcopy(plain)
     x = 5 + torch.randn(5, 4, 3, 3, dtype=torch.float64)
@@ -165,10 +187,10 @@ def statistics(us, folder):
     settings = SimpleNamespace(sync_batchnorm=True)
     for _ in range(2):  # statistics that run on
         plain(whole)
-        with ranks.prepared(net, batch, settings):
+        with whole_batch.prepared(net, batch, settings):
             net(own)
     (plain(whole) * weight).sum().backward()
-    with ranks.prepared(net, batch, settings):
+    with whole_batch.prepared(net, batch, settings):
         made = net(own)
         (made * weight[batch.start : batch.end]).sum().backward()
     close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
@@ -188,8 +210,8 @@ def expected_of(net, x):
             x = layer(x)
             continue
         mean, var = (t.view(1, -1, 1, 1) for t in (layer.running_mean, layer.running_var))
-        scale, shift = (t.view(1, -1, 1, 1) for t in (layer.weight, layer.bias))
-        x = (x - mean) / (var + layer.eps).sqrt() * scale + shift
+        scale = 1 if layer.weight is None else layer.weight.view(1, -1, 1, 1)
+        x = (x - mean) / (var + layer.eps).sqrt() * scale + layer.bias.view(1, -1, 1, 1)
     return x
 
 
@@ -215,3 +237,21 @@ def questions(us, folder):
 def test_all_stop_at_the_same_step_and_split_a_prediction_by_whole_batches(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     together(questions, tmp_path)
+
+
+def unused(us, folder):
+    """DDP's own message says what to do in DDP's words, at the second step."""
+    net = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
+    net.forward = lambda x: net["used"](x)
+    batch = ranks.Batch(us)
+    batch.begin(4)
+    forward = ranks.Forward(net, batch)
+    forward(torch.ones(2, 2)).sum().backward()
+    with pytest.raises(ConfigError, match="trainer.devices=2: ModuleDict has parameters that"):
+        forward(torch.ones(2, 2))
+
+
+@pytest.mark.slow
+def test_a_network_with_idle_parameters_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    together(unused, tmp_path)
