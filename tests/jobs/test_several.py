@@ -100,8 +100,8 @@ def test_several_devices_train_the_weights_of_one(workplace, count):
 LIMITS = {"two_stage": 1e-4}
 # Deep networks on a few small phantoms, whose statistics are of as few numbers: float32 itself does
 # not tell their first gradient. Allnet's, with torch's sums in any order, is a fifth of itself away
-# from that in float64; cervix_resnet's weights after a step differ by 0.3% between BatchNorms, torch's
-# and ours, in one process. Of these the loss of the first step is compared.
+# from that in float64; cervix_resnet's weights after a step differ by 0.3% between torch's and our
+# BatchNorm in one process. Of these the loss of the first step is compared.
 CHAOTIC = ("allnet", "cervix_resnet")
 
 
