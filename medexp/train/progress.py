@@ -9,18 +9,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medexp.runs.files import writes
+
 
 class Training:
     """Context manager around the loop. `step()` is host work only: no device is waited for."""
 
-    def __init__(self, *, epochs: int, images_per_epoch: int, done: int, silent: bool = False):
+    def __init__(self, *, epochs: int, images_per_epoch: int, done: int):
         self.epochs = epochs
         self.images_per_epoch = images_per_epoch
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
-        self.silent = silent  # another process of the same run speaks
+        self.silent = not writes()  # another process of the same run speaks
         self.pending, self.shown = 0, 0.0  # images not yet on the bar; when it was last drawn
-        if self.console.is_terminal and not silent:
+        if self.console.is_terminal and not self.silent:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(bar_width=None),

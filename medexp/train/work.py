@@ -16,7 +16,7 @@ from medexp.config.settings import Stage, Trainer
 from medexp.data.base import Dataset, Split
 from medexp.errors import ConfigError, MedexpError
 from medexp.score.predict import asked_for, predict
-from medexp.train import features, progress, ranks
+from medexp.train import features, progress, ranks, whole_batch
 from medexp.train.epochs import Epochs
 from medexp.train.feed import Feed
 from medexp.train.graphs import of_choice, own_stream
@@ -113,7 +113,6 @@ def working(
                 epochs=before + epochs.count,
                 images_per_epoch=epochs.images(0, epochs.steps),
                 done=before + state.epoch,
-                silent=session.ranks is not None and session.ranks.rank > 0,
             )
         )
         profiler = stack.enter_context(
@@ -136,7 +135,7 @@ def working(
         if session.ranks:
             ranks.check_batches(epochs.cuts, network, session.ranks, settings)
             shared = ranks.Batch(session.ranks)
-            stack.enter_context(ranks.prepared(network, shared, settings))
+            stack.enter_context(whole_batch.prepared(network, shared, settings))
             forward = ranks.Forward(network, shared)
             stop = agreed = ranks.Agreed(stop, session.ranks)
         plain_step = Step(

