@@ -129,7 +129,7 @@ def test_images_that_were_added_stay_out_of_what_the_run_is_scored_on(small, med
     assert medexp("eval", *OWN, f"run={run}") == 0, medexp.err
     assert scored(newest(run)) == test == scored(run)
     metrics = read(newest(run) / "metrics.json")
-    assert metrics["marks"] == {}
+    assert set(metrics["marks"]) <= {"CONSTANT"}
     assert any("40 images that are new there" in note for note in metrics["notes"])
     assert medexp("train", *OWN, f"resume={other}", "trainer.epochs=2") == 0, medexp.err
     assert scored(other) == ids_of(other) == test
@@ -199,7 +199,7 @@ def test_trained_images_are_known_by_their_pixels_under_another_name(small, mede
     text = (other / "labels.csv").read_text().replace("img/1", "img/")
     (other / "labels.csv").write_text(text)
     assert medexp("eval", *OWN, f"run={run}", f"dataset.root={other}") == 0, medexp.err
-    assert read(newest(run) / "metrics.json")["marks"] == {}
+    assert set(read(newest(run) / "metrics.json")["marks"]) <= {"CONSTANT"}
 
 
 # ---------------------------------------------------------------- classes, network, scale
@@ -248,7 +248,7 @@ def test_an_evaluation_has_the_network_that_was_trained(small, medexp):
 @pytest.mark.parametrize("how", ["init_from={run}", "+model.weights={run}/checkpoints/best.pt"])
 def test_the_scale_of_the_inputs_is_carried_over(small, medexp, how):
     root = write_table(Path("d"), [*range(60)])
-    first = small(root, "a", "+model.normalise=true", "trainer.epochs=2", "optimizer.lr=0.1")
+    first = small(root, "a", "+model.normalise=true")
     frozen = ("optimizer.lr=1e-30", "+model.stages.features.frozen=true")
     second = small(root, "b", how.format(run=first), *frozen)
     assert read(second / "record.json")["normalised"] is True
