@@ -28,8 +28,8 @@ write outputs/<dataset>-<model>/<time>/ (metrics.json, table.md, plots, ...).
   medexp train -m paper=pcam_table4 paper.budget=smoke   a paper's table: makes
                      the runs that are missing, of one row each, and a page
   medexp train resume=outputs/pcam-native3/TIME [trainer.epochs=40]
-  medexp train trainer.devices=2                  one run on two GPUs; torchrun's
-                     own options: torchrun --nproc-per-node=2 -m medexp train ...
+  medexp train trainer.devices=2                  one run on two GPUs; so is
+                     torchrun --nproc-per-node=2 -m medexp train ...
   medexp train --config-dir mine model=mynet      your own groups and modules
   medexp train model=native3 --cfg job            print the composed config
 

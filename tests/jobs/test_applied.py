@@ -13,7 +13,7 @@ from medexp.jobs.applied import applied, augmentation, told
 from medexp.models.weights import normalise_input
 from medexp.report.table.load import find_runs
 from medexp.report.table.tables import tables
-from tests.conftest import read
+from tests.conftest import MINE, read
 
 
 def data(dtype=np.uint8):
@@ -74,7 +74,7 @@ def test_wherever_a_run_is_told(medexp):
 
 def test_an_evaluation_of_several_runs_tells_both(medexp, toy):
     runs = [toy("trainer.epochs=1", f"augment={one}") for one in ("none", "pad_crop")]
-    assert medexp("eval", f"run={runs[0]},{runs[1]}") == 0, medexp.err
+    assert medexp("eval", "--config-dir", MINE, f"run={runs[0]},{runs[1]}") == 0, medexp.err
     (folder,) = Path("outputs/ensembles").glob("*")
     words = (folder / "table.md").read_text()
     assert "augmentation none; network input" in words
