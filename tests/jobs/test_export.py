@@ -18,8 +18,11 @@ import torch
 
 import medexp as package
 from medexp.jobs import export as exports
-from tests.conftest import ROOT, read
+from tests.conftest import MINE, ROOT, read
 from tests.jobs.kit import train_once, write_folders
+
+OWN = ("--config-dir", MINE)
+
 
 OF_FOLDERS = ("dataset=image_folder", "dataset.root=own", "dataset.size=16")
 
@@ -52,7 +55,7 @@ def stored(ids):
 def test_onnxruntime_gives_the_probabilities_of_predictions_csv(place, medexp):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    assert medexp("export", "run=run") == 0, medexp.err
+    assert medexp("export", *OWN, "run=run") == 0, medexp.err
     file = Path("run/export/image_folder-toynet.onnx")
     assert medexp.out.splitlines()[-1] == str(file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -78,7 +81,9 @@ def test_onnxruntime_gives_the_probabilities_of_predictions_csv(place, medexp):
 
 
 def test_a_program_of_torch(place, medexp):
-    assert medexp("export", "run=run", "format=torch_export", "out=there/a.pt2") == 0, medexp.err
+    assert medexp("export", *OWN, "run=run", "format=torch_export", "out=there/a.pt2") == 0, (
+        medexp.err
+    )
     extra = {"medexp.classes": ""}
     program = torch.export.load("there/a.pt2", extra_files=extra).module()
     ids, expected = scored("run")
@@ -90,7 +95,9 @@ def test_a_program_of_torch(place, medexp):
 
 def test_safetensors_hold_the_weights_and_load_again(place, medexp):
     safetensors = pytest.importorskip("safetensors")
-    assert medexp("export", "run=run", "format=safetensors", "out=a.safetensors") == 0, medexp.err
+    assert medexp("export", *OWN, "run=run", "format=safetensors", "out=a.safetensors") == 0, (
+        medexp.err
+    )
     with safetensors.safe_open("a.safetensors", "pt") as file:
         assert json.loads(file.metadata()["medexp.classes"]) == ["benign", "malignant"]
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -109,7 +116,7 @@ def test_safetensors_hold_the_weights_and_load_again(place, medexp):
 def test_without_the_runs_images_noise_shows_an_error_too(place, medexp):
     shutil.rmtree("own")
     shutil.rmtree("cache")
-    assert medexp("export", "run=run", "format=torch_export") == 0, medexp.err
+    assert medexp("export", *OWN, "run=run", "format=torch_export") == 0, medexp.err
     assert "images of noise: the run's are not here" in medexp.out.replace("\n  ", " ")
     (file,) = Path("run/export").glob("*.json")
     assert read(file)["verified"]["of"] == "noise"
@@ -123,7 +130,7 @@ def test_a_file_that_gives_something_else_is_not_left(place, medexp, monkeypatch
         return lambda images: call(images) + 1e-3
 
     monkeypatch.setitem(exports.READERS, "torch_export", wrong)
-    assert medexp("export", "run=run", "format=torch_export") == 1
+    assert medexp("export", *OWN, "run=run", "format=torch_export") == 1
     assert "its probabilities differ by up to 0.001" in medexp.err
     assert not list(Path("run/export").iterdir())
 
@@ -150,14 +157,14 @@ def test_wrong_usage_and_networks_that_cannot_be_traced(place, medexp, monkeypat
         (["run=run", "format=torch_export", "out=a.onnx"], 2, "ends in .pt2"),
         (["run=run", "format=torch_export", "out=there.pt2"], 2, "is there already"),
     ):
-        assert medexp("export", *words) == code, words
+        assert medexp("export", *OWN, *words) == code, words
         assert message in medexp.err, (words, medexp.err)
     images = np.zeros((2, 16, 16, 3), np.uint8)
     model = exports.Deployed(Odd(num_classes=2, in_channels=3))
     with pytest.raises(exports.MedexpError, match="Odd cannot be traced for batches of any size"):
         exports.traced(model, images)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    assert medexp("export", "run=run") == 1
+    assert medexp("export", *OWN, "run=run") == 1
     assert 'pip install "medexp[onnx]"' in medexp.err
 
 
@@ -181,8 +188,8 @@ def test_networks_of_the_papers(name, shape, tmp_path):
 
 def test_the_exported_input_is_what_load_reads(place, medexp):
     """read(path) of medexp.load is what the file takes."""
-    assert medexp("export", "run=run", "format=torch_export", "out=a.pt2") == 0, medexp.err
-    model = package.load("run")
+    assert medexp("export", *OWN, "run=run", "format=torch_export", "out=a.pt2") == 0, medexp.err
+    model = package.load("run", config_dir=MINE)
     image = model.read("own/benign/000.png")
     with torch.no_grad():
         got = torch.export.load("a.pt2").module()(torch.from_numpy(image[None]))
@@ -198,7 +205,7 @@ def test_its_page_runs_as_it_stands(place, medexp):
     commands = re.findall(r"^medexp (.*)$", page, re.M)
     assert len(commands) == 5
     for command in commands:
-        assert medexp(*shlex.split(command)) == 0, (command, medexp.err)
+        assert medexp(*shlex.split(command), *OWN) == 0, (command, medexp.err)
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -210,7 +217,7 @@ def test_int8_is_smaller_and_its_cost_is_measured_on_the_test_images(place, mede
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     monkeypatch.setattr("medexp.jobs.quantise.SECONDS", 0.05)
-    assert medexp("export", "run=run", "int8=true") == 0, medexp.err
+    assert medexp("export", *OWN, "run=run", "int8=true") == 0, medexp.err
     (file,) = Path("run/export").glob("*.onnx")
     facts = read(f"{file}.json")
     ids, expected = scored("run")
@@ -229,7 +236,7 @@ def test_int8_is_smaller_and_its_cost_is_measured_on_the_test_images(place, mede
     assert b"QuantizeLinear" in file.read_bytes()
     assert json.loads(session.get_modelmeta().custom_metadata_map["medexp.classes"])
     assert "with 32 bits" in medexp.out and medexp.out.splitlines()[-1] == str(file)
-    assert medexp("export", "run=run", "int8=true", "format=safetensors") == 2
+    assert medexp("export", *OWN, "run=run", "int8=true", "format=safetensors") == 2
     assert "int8=true: of format=onnx" in medexp.err
     assert sorted(path.name for path in Path("run/export").iterdir()) == [
         file.name,

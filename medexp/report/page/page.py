@@ -251,7 +251,8 @@ def embedded(paths: Iterable[Path], most: int) -> tuple[dict[Path, bytes], dict[
     kept: dict[Path, bytes] = {}
     without: dict[Path, str] = {}
     for path in paths:
-        if path.is_symlink() or not path.is_file():  # of a run of unknown origin: not shown around
+        # Of a run of unknown origin: what it only points at is not shown around.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             without[path] = "is a link, or no regular file"
             continue
         try:
