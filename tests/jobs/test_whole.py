@@ -46,7 +46,8 @@ def test_every_image_of_an_external_set_counts_and_classes_go_by_name(place, med
     metrics = read(folder / "metrics.json")
     assert (metrics["split"], metrics["all"]["n"]) == ("all", 12)
     assert metrics["classes"] == ["benign", "malignant"]
-    assert list(metrics["marks"]) == ["WHOLE SET"], "none of them was trained on"
+    told = set(metrics["marks"]) - {"CONSTANT"}  # which a barely trained network may be
+    assert told == {"WHOLE SET"}, "none of them was trained on"
     assert "all images, of which no split was drawn" in metrics["notes"]
     scored = read_predictions(folder / "predictions.csv")["all"]
     named = dict(zip(scored.ids, scored.labels, strict=True))
