@@ -24,6 +24,8 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 MINE = ROOT / "tests" / "mine"
+# Later commands do not ask a run where its modules are: they are named each time.
+OWN = ("--config-dir", MINE)
 REAL = ROOT.parent / "shared" / "data"
 # Two workers on two cores: more threads each only fight.
 torch.set_num_threads(1)

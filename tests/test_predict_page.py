@@ -7,11 +7,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from tests.conftest import MINE, ROOT, read
+from tests.conftest import MINE, OWN, ROOT, read
 from tests.jobs.kit import write_folders
-
-OWN = ("--config-dir", MINE)
-
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^medexp (.*)$", PAGE, re.M)

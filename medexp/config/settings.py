@@ -161,7 +161,7 @@ class Trainer:
     profile: bool = setting(False, "write a table of where the time goes", numbers=False)
     monitor: str = setting("val_auc", "val_loss or a val_ column: which epoch is the best")
     val_penalty: bool = setting(False, "val_loss holds L1 and L2 too, as Keras reports it")
-    resamples: int = setting(1000, "bootstrap resamples behind the intervals; 0: none")
+    resamples: int = setting(1000, "draws behind the intervals; 0: no intervals")
 
 
 @dataclass(frozen=True, kw_only=True)

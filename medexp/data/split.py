@@ -129,7 +129,14 @@ def replayed_rows(
         notes.append(f"{new:,} images that are new there since the run began are left out")
     if lost := sum(map(len, gone.values())):
         notes.append(f"{lost:,} images of the run's other splits are not there any more")
-    return SplitRows("file", rows, (*notes, *_unknown_patients(pool)), _marks(pool, settings, rows))
+    few = settings.max_train is not None
+    return SplitRows(
+        "file",
+        rows,
+        (*notes, *_unknown_patients(pool)),
+        _marks(pool, settings, rows),
+        (f"{len(rows['train']):,} training images (dataset.max_train)",) if few else (),
+    )
 
 
 def resolve(pool: Pool, settings: SplitSettings) -> str:

@@ -5,7 +5,6 @@ the ids of its images; classes are mapped by name; the scale of the inputs is ca
 that the weights were trained on are never scored unmarked; what cannot change is refused by key.
 """
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,6 @@ from medexp.errors import ConfigError, RefusedError
 from medexp.runs.files import read_json
 from medexp.runs.images import Images, Listed, read_images
 from medexp.runs.record import Record, read_record
-
-log = logging.getLogger(__name__)
 
 # Keys of a data set's node that say which images go where, as against how they are read.
 DRAWING = tuple(

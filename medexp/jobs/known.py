@@ -21,10 +21,17 @@ def leak_of(settings: Settings, data: Dataset, run: binding.Run, part: str) -> d
     trained = run.images.trained
     hit = _among(split, trained, same)
     if same:
-        # An image of the run's own held-out parts may equal one of training: `copies` notes that.
-        held_out = {key for p, one in run.images.parts.items() if p != "train" for key in one.ids}
-        own = np.isin(split.ids, list(held_out)) & ~np.isin(split.ids, list(trained.ids))
-        hit &= ~own
+        # An image of the run's own held-out parts may have equalled one of training all along:
+        # `copies` notes that. One that has become such an image is as leaky as any.
+        held_out = {
+            (key, pixels)
+            for name, one in run.images.parts.items()
+            if name != "train"
+            for key, pixels in zip(one.ids, one.pixels, strict=True)
+        }
+        now = zip(split.ids.tolist(), pixels_as_text(split), strict=True)
+        own = np.array([(key, pixels) in held_out or (key, "") in held_out for key, pixels in now])
+        hit &= ~own | np.isin(split.ids, list(trained.ids))
     found = {}
     words = "all images" if part == WHOLE else f"the {part} images"
     if hit.any():

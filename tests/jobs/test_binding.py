@@ -24,7 +24,7 @@ from medexp.jobs.eval import evaluate
 from medexp.jobs.train import train
 from medexp.runs.files import write_status
 from medexp.runs.images import read_images
-from tests.conftest import MINE, read
+from tests.conftest import MINE, OWN, read
 
 CLASSES = ("benign", "malignant")
 
@@ -59,7 +59,6 @@ def write_table(
     return root
 
 
-OWN = ("--config-dir", MINE)
 SMALL = ("trainer.resamples=0", "trainer.device=cpu", "trainer.batch_size=16", "seed=1")
 
 
@@ -176,6 +175,29 @@ def test_changed_pixels_are_named(small, medexp):
     assert (
         f"dataset.size=20 here, 16 in training of {run}" in notes
     )  # every pixel is another: told, no mark
+
+
+def test_a_test_image_that_became_one_of_training_is_leaky(small, medexp):
+    root = write_table(Path("d"), [*range(60)])
+    run = small(root, "o")
+    test, trained = sorted(ids_of(run))[0], sorted(ids_of(run, "train"))[0]
+    shutil.copy(root / trained, root / test)
+    assert medexp("eval", *OWN, f"run={run}") == 0, medexp.err
+    marks = read(newest(run) / "metrics.json")["marks"]
+    assert (
+        marks["LEAKY"].startswith(f"{1 / 12:.1%} of the test images") and "CHANGED IMAGES" in marks
+    )
+
+
+def test_a_part_of_the_images_stays_told_when_others_come(small, medexp):
+    root = write_table(Path("d"), [*range(60)])
+    run = small(root, "o", "dataset.max_train=20")
+    assert "20 of 42 training images" in read(run / "metrics.json")["marks"]["PARTIAL"]
+    write_table(root, [*range(90)])
+    assert medexp("train", *OWN, f"resume={run}", "trainer.epochs=2") == 0, medexp.err
+    assert (
+        "20 training images (dataset.max_train)" in read(run / "metrics.json")["marks"]["PARTIAL"]
+    )
 
 
 def test_trained_images_are_known_by_their_pixels_under_another_name(small, medexp):

@@ -14,7 +14,7 @@ from medexp.config.line import folders_of
 from medexp.report.table.load import read_predictions
 from medexp.runs.files import write_json
 from tests.cli.test_dispatch import query
-from tests.conftest import MINE, read
+from tests.conftest import MINE, OWN, read
 
 
 def newest(pattern):
@@ -26,9 +26,6 @@ def test_p(folder, split="test"):
 
 
 test_p.__test__ = False
-
-
-OWN = ("--config-dir", MINE)
 
 
 @pytest.fixture(scope="module")

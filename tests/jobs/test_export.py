@@ -18,11 +18,8 @@ import torch
 
 import medexp as package
 from medexp.jobs import export as exports
-from tests.conftest import MINE, ROOT, read
+from tests.conftest import MINE, OWN, ROOT, read
 from tests.jobs.kit import train_once, write_folders
-
-OWN = ("--config-dir", MINE)
-
 
 OF_FOLDERS = ("dataset=image_folder", "dataset.root=own", "dataset.size=16")
 

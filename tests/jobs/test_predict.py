@@ -14,11 +14,8 @@ import torch
 
 import medexp as package
 from medexp.data.fresh import Item
-from tests.conftest import MINE, ROOT, read
+from tests.conftest import MINE, OWN, ROOT, read
 from tests.jobs.kit import picture, train_once, write_folders
-
-OWN = ("--config-dir", MINE)
-
 
 OF_FOLDERS = ("dataset=image_folder", "dataset.root=own", "dataset.size=16")
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from medexp.report.table.load import read_predictions
-from tests.conftest import MINE, read
+from tests.conftest import MINE, OWN, read
 from tests.jobs.kit import train_once, write_folders
-
-OWN = ("--config-dir", MINE)
 
 
 @pytest.fixture(scope="module")

@@ -163,11 +163,12 @@ def beside(entry: Entry, paper: Paper, row: PaperRow, column: Column) -> Compare
     )
 
 
-Place = tuple[Path, str, str, str]  # an entry's folder, what it is of, a row, a column
+Place = tuple[Path, str, str, str]  # an entry's first run, what it is of, a row, a column
 
 
 def place_of(entry: Entry, row: PaperRow, column: Column) -> Place:
-    return entry.folder, entry.kind + entry.of, row.label, column.name
+    # Not the folder: two groups of repeats of one sweep lie in the same.
+    return entry.run.path, entry.kind + entry.of, row.label, column.name
 
 
 def compared(

@@ -163,7 +163,7 @@ def read_predictions(path: str | Path) -> dict[str, Predictions]:
 def rescore(run_dir: str | Path) -> dict[str, dict[str, Any]]:
     """Split -> `metrics.score` of predictions.csv alone; equal to the run's metrics.json.
 
-    metrics.json, if there is one, gives only the class names and the bootstrap's size and seed.
+    metrics.json, if there is one, gives only the class names, and how many draws with which seed.
     """
     from medexp.score.metrics import score
 

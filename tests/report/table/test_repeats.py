@@ -362,3 +362,19 @@ def test_a_plain_table_has_the_mean_too(repeat: Repeat) -> None:
     ]
     assert any("bootstrap" in note for note in table.footnotes)  # of the last row
     assert csv_text(lines(runs)).count("mean of 2 seeds") > 10
+
+
+def test_two_groups_of_seeds_in_one_folder_keep_their_own_numbers(repeat: Repeat) -> None:
+    """Of one sweep over rate and seed all runs lie side by side, and stand in the same row."""
+    fast = [repeat(f"s/{seed}", seed) for seed in range(2)]
+    slow = [repeat(f"s/{seed}", seed, lr=0.01) for seed in (5, 6)]
+    (table,) = tables([*fast, *slow])
+    means = [row for row in table.rows if row.kind == "ours" and "mean" in row.cells[0]]
+    wanted = [column(runs, "accuracy").mean() for runs in (fast, slow)]
+    assert wanted[0] != wanted[1]
+    assert [row.values[0].ours for row in means] == pytest.approx(wanted)
+    found = [line for line in lines([*fast, *slow]) if line.get("mean_of")]
+    found = [line for line in found if line["metric"] == "accuracy"]
+    assert [line["ours"] for line in found] == pytest.approx(wanted)
+    differences = [value - 0.9286 for value in wanted]
+    assert [line["difference"] for line in found] == pytest.approx(differences)
